@@ -1,0 +1,1 @@
+"""Pure PyTorch networks; nothing here knows of ModelScope."""

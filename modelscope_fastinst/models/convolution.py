@@ -1,0 +1,88 @@
+"""Convolution with its norm attached, and the norms that the published checkpoints use."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NORMS = ('FrozenBN', 'BN', 'SyncBN', 'nnSyncBN', 'GN', '')
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch normalisation whose statistics and affine parameters are constants (all four are buffers).
+
+    ``y = (x - running_mean) / sqrt(running_var + eps) * weight + bias`` for x of shape ``[B, C, H, W]``. This is how
+    the authors train and run their backbones (detectron2's ``FrozenBN``).
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5):
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.register_buffer('weight', torch.ones(num_features))
+        self.register_buffer('bias', torch.zeros(num_features))
+        self.register_buffer('running_mean', torch.zeros(num_features))
+        self.register_buffer('running_var', torch.ones(num_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.requires_grad:
+            return F.batch_norm(x, self.running_mean.to(x.dtype), self.running_var.to(x.dtype),
+                                self.weight.to(x.dtype), self.bias.to(x.dtype), training=False, eps=self.eps)
+        # With gradients one multiply-add keeps less for the backward pass than batch_norm does.
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        # Ordinary batch norm counts its batches, a frozen one has nothing to count.
+        state_dict.pop(prefix + 'num_batches_tracked', None)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        return f'{self.num_features}, eps={self.eps}'
+
+
+def build_norm(name: str, channels: int) -> nn.Module | None:
+    """The norm layer of that name for ``channels`` channels; None for the empty name.
+
+    Raises:
+        ValueError: the name is not one of ``NORMS``, or group norm's 32 groups do not divide the channels.
+    """
+    if name == '':
+        return None
+    if name == 'FrozenBN':
+        return FrozenBatchNorm2d(channels)
+    if name == 'BN':
+        return nn.BatchNorm2d(channels)
+    if name in ('SyncBN', 'nnSyncBN'):
+        return nn.SyncBatchNorm(channels)
+    if name == 'GN':
+        if channels % 32:
+            raise ValueError(f'norm "GN" has 32 groups, which do not divide {channels} channels; '
+                             f'use a width that is a multiple of 32')
+        return nn.GroupNorm(32, channels)
+    raise ValueError(f'unknown norm {name!r}; choose one of {", ".join(repr(n) for n in NORMS)}')
+
+
+class ConvNorm(nn.Conv2d):
+    """A convolution followed by an optional norm and activation.
+
+    The norm is the sub-module ``norm``, so that keys read ``conv1.weight``, ``conv1.norm.weight`` as in the published
+    checkpoints. The convolution has a bias only where it has no norm.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, padding: int = 0,
+                 dilation: int = 1, groups: int = 1, norm: str = '',
+                 activation: Callable[[Tensor], Tensor] | None = None):
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, dilation=dilation,
+                         groups=groups, bias=norm == '')
+        self.norm = build_norm(norm, out_channels)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self._conv_forward(x, self.weight, self.bias)
+        if self.norm is not None:
+            x = self.norm(x)
+        return x if self.activation is None else self.activation(x)

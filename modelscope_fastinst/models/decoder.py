@@ -1,0 +1,184 @@
+"""The dual-path transformer decoder: pixels and queries are updated in turn, and ground-truth masks guide the training.
+
+Sections 3.3 and 3.4 of FastInst (He et al., CVPR 2023, arXiv 2303.08594).
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..structures import NetworkOutput, Prediction, Target
+from .attention import MLP, CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
+from .pixel_decoder import resize
+from .queries import QueryProposal
+
+# (prediction, query locations, targets) -> per image (query indices, object indices)
+Match = Callable[[Prediction, Tensor, Sequence[Target]], 'list[tuple[Tensor, Tensor]]']
+
+
+@dataclass
+class DecoderState:
+    """What the layers update: ``queries`` ``[B, Q + A, C]`` (A auxiliary ones last) and ``pixels`` ``[B, h * w, C]``."""
+    queries: Tensor
+    pixels: Tensor
+
+
+@dataclass
+class Positions:
+    """Position embeddings of a ``DecoderState``: ``[B, Q + A, C]`` and ``[1, h * w, C]``."""
+    queries: Tensor
+    pixels: Tensor
+
+
+class DualPathDecoder(nn.Module):
+    """Updates pixel features by queries and queries by pixel features, ``num_layers`` times.
+
+    Keys: ``meta_pos_embed``; ``empty_query_features``, ``empty_query_pos_embed`` (content and position of the auxiliary
+    queries: they take part in attention, no head reads them); ``query_proposal``;
+    ``transformer_{query_cross,query_self,mask_cross}_attention_layers``, ``transformer_{query,mask}_ffn_layers`` (one of
+    each a layer; "mask" is the pixel path); ``decoder_query_norm_layers``, ``class_embed_layers``, ``mask_embed_layers``,
+    ``mask_features_layers`` (one set of heads before the first layer and one after each).
+
+    Args:
+        num_classes: K, without "no object".
+        hidden_dim: C, width of queries and pixels.
+        num_queries, num_aux_queries: Q and A.
+        nheads: attention heads.
+        dim_feedforward: hidden width of the feed-forward blocks.
+        dec_layers: L.
+        pre_norm: layer norm before instead of after each block.
+        mask_dim: width of the dot product that makes the masks.
+    """
+
+    def __init__(self, *, num_classes: int, hidden_dim: int = 256, num_queries: int = 100, num_aux_queries: int = 8,
+                 nheads: int = 8, dim_feedforward: int = 1024, dec_layers: int = 3, pre_norm: bool = False,
+                 mask_dim: int = 256):
+        super().__init__()
+        self.num_layers = dec_layers
+        self.num_queries = num_queries
+        self.num_aux_queries = num_aux_queries
+        self.query_proposal = QueryProposal(hidden_dim, num_queries, num_classes)
+
+        # One small map of position embeddings serves pixels and queries; it is resized to each feature map. The
+        # authors leave it uninitialised (their issue 57); normal like its siblings below keeps training stable.
+        side = round(num_queries ** 0.5)
+        self.meta_pos_embed = nn.Parameter(torch.randn(1, hidden_dim, side, side))
+        if num_aux_queries:
+            self.empty_query_features = nn.Embedding(num_aux_queries, hidden_dim)
+            self.empty_query_pos_embed = nn.Embedding(num_aux_queries, hidden_dim)
+
+        def layers(make: Callable[[], nn.Module], count: int = dec_layers) -> nn.ModuleList:
+            return nn.ModuleList(make() for _ in range(count))
+
+        self.transformer_query_cross_attention_layers = layers(
+            lambda: CrossAttentionLayer(hidden_dim, nheads, pre_norm))
+        self.transformer_query_self_attention_layers = layers(lambda: SelfAttentionLayer(hidden_dim, nheads, pre_norm))
+        self.transformer_query_ffn_layers = layers(lambda: FeedForwardLayer(hidden_dim, dim_feedforward, pre_norm))
+        self.transformer_mask_cross_attention_layers = layers(lambda: CrossAttentionLayer(hidden_dim, nheads, pre_norm))
+        self.transformer_mask_ffn_layers = layers(lambda: FeedForwardLayer(hidden_dim, dim_feedforward, pre_norm))
+
+        heads = dec_layers + 1
+        self.decoder_query_norm_layers = layers(lambda: nn.LayerNorm(hidden_dim), heads)
+        self.class_embed_layers = layers(lambda: MLP(hidden_dim, hidden_dim, num_classes + 1), heads)
+        self.mask_embed_layers = layers(lambda: MLP(hidden_dim, hidden_dim, mask_dim), heads)
+        self.mask_features_layers = layers(lambda: nn.Linear(hidden_dim, mask_dim), heads)
+
+    def forward(self, query_features: Tensor, pixel_features: Tensor, *, canvas: tuple[int, int],
+                sizes: list[tuple[int, int]], targets: Sequence[Target] | None = None,
+                match: Match | None = None) -> NetworkOutput:
+        """Decodes one batch.
+
+        Args:
+            query_features: ``[B, C, h16, w16]``, where queries are picked.
+            pixel_features: ``[B, C, h, w]``, the pixels of the masks.
+            canvas, sizes: see ``NetworkOutput``; passed through.
+            targets: ground truth with masks on the canvas; with it, every head classifies and the guided pass runs.
+            match: pairs queries with objects for the guided pass; needed with ``targets``.
+
+        Raises:
+            ValueError: targets without ``match``.
+        """
+        training = targets is not None
+        if training and match is None:
+            raise ValueError('targets need a matcher: pass match=criterion.match')
+        batch = len(pixel_features)
+        grid = pixel_features.shape[-2:]
+        proposed = self.query_proposal(query_features, resize(self.meta_pos_embed, query_features.shape[-2:]))
+        num_queries = proposed.content.shape[1]
+        state = DecoderState(self._with_auxiliary(proposed.content, 'empty_query_features'),
+                             pixel_features.flatten(2).transpose(1, 2))
+        positions = Positions(self._with_auxiliary(proposed.position, 'empty_query_pos_embed'),
+                              resize(self.meta_pos_embed, grid).flatten(2).transpose(1, 2))
+
+        predictions = [self._predict(0, state, num_queries, grid, classify=training or self.num_layers == 0)]
+        memory = []
+        for layer in range(self.num_layers):
+            attend = self._attend_to_foreground(predictions[-1].masks)
+            state = self._update(layer, state, positions, attend)
+            memory.append(state)
+            predictions.append(self._predict(layer + 1, state, num_queries, grid,
+                                             classify=training or layer == self.num_layers - 1))
+
+        guided, matching = [], None
+        if training:
+            matching = match(predictions[-1], proposed.locations, targets)
+            attend = self._attend_to_objects(matching, targets, (batch, num_queries, *grid))
+            for layer, after in enumerate(memory):
+                # The layer's own output goes through the layer once more, now looking where the objects truly are.
+                guided.append(self._predict(layer + 1, self._update(layer, after, positions, attend), num_queries,
+                                            grid, classify=True))
+        return NetworkOutput(final=predictions[-1], auxiliary=guided + predictions[:-1], canvas=canvas, sizes=sizes,
+                             proposal_logits=proposed.logits,
+                             query_locations=proposed.locations if training else None, guided_matching=matching)
+
+    def _with_auxiliary(self, queries: Tensor, table: str) -> Tensor:
+        if not self.num_aux_queries:
+            return queries
+        rows = getattr(self, table).weight.expand(len(queries), -1, -1)
+        return torch.cat([queries, rows.to(queries.dtype)], dim=1)
+
+    def _update(self, layer: int, state: DecoderState, positions: Positions, attend: Tensor) -> DecoderState:
+        """One layer: pixels look at queries, then queries look at the updated pixels where ``attend`` lets them."""
+        pixels = self.transformer_mask_cross_attention_layers[layer](
+            state.pixels, positions.pixels, state.queries, positions.queries)
+        pixels = self.transformer_mask_ffn_layers[layer](pixels)
+        queries = self.transformer_query_cross_attention_layers[layer](
+            state.queries, positions.queries, pixels, positions.pixels, attend)
+        queries = self.transformer_query_self_attention_layers[layer](queries, positions.queries)
+        queries = self.transformer_query_ffn_layers[layer](queries)
+        return DecoderState(queries, pixels)
+
+    def _predict(self, head: int, state: DecoderState, num_queries: int, grid: Sequence[int],
+                 classify: bool) -> Prediction:
+        queries = self.decoder_query_norm_layers[head](state.queries[:, :num_queries])
+        logits = self.class_embed_layers[head](queries) if classify else None
+        embedding = self.mask_embed_layers[head](queries)
+        features = self.mask_features_layers[head](state.pixels)
+        masks = (embedding @ features.transpose(1, 2)).unflatten(-1, tuple(grid))
+        return Prediction(logits, masks)
+
+    def _attend_to_foreground(self, mask_logits: Tensor) -> Tensor:
+        """Where each query may look next: bool ``[B, Q + A, h * w]``, the foreground of its own predicted mask."""
+        return self._complete(mask_logits.detach().flatten(2) >= 0)
+
+    def _attend_to_objects(self, matching: Sequence[tuple[Tensor, Tensor]], targets: Sequence[Target],
+                           shape: tuple[int, int, int, int]) -> Tensor:
+        """Where each query may look in the guided pass: its matched object; everywhere if it has none."""
+        batch, num_queries, height, width = shape
+        device = targets[0].masks.device
+        attend = torch.ones(batch, num_queries, height * width, dtype=torch.bool, device=device)
+        for image, ((queries, objects), target) in enumerate(zip(matching, targets, strict=True)):
+            if len(queries):
+                masks = F.interpolate(target.masks[objects][None].to(torch.uint8), size=(height, width),
+                                      mode='nearest')[0]
+                attend[image, queries] = masks.flatten(1).bool()
+        return self._complete(attend)
+
+    def _complete(self, attend: Tensor) -> Tensor:
+        """Lets queries that may look nowhere look everywhere, and adds the rows of the auxiliary queries."""
+        attend = attend | ~attend.any(dim=-1, keepdim=True)
+        return F.pad(attend, (0, 0, 0, self.num_aux_queries), value=True)

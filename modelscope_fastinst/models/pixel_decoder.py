@@ -1,0 +1,79 @@
+"""The pixel decoder of FastInst: a feature pyramid over a pyramid pooling module."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .convolution import ConvNorm
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear resize of ``[B, C, H, W]`` to ``size`` = (height, width), corners not aligned."""
+    return x if x.shape[-2:] == tuple(size) else F.interpolate(x, size=tuple(size), mode='bilinear',
+                                                               align_corners=False)
+
+
+class PyramidPooling(nn.Module):
+    """Pyramid pooling module (PSPNet, Zhao et al., 2017): context of the whole map at four grid sizes.
+
+    Keys: ``stages.{0..3}.1`` (1x1 convolutions after the pooling) and ``bottleneck``.
+    """
+
+    def __init__(self, channels: int, grids: Sequence[int] = (1, 2, 3, 6)):
+        super().__init__()
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(grid), nn.Conv2d(channels, channels // len(grids), 1))
+            for grid in grids)
+        self.bottleneck = nn.Conv2d(channels + channels // len(grids) * len(grids), channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        context = [resize(F.relu_(stage(x)), x.shape[-2:]) for stage in self.stages]
+        return F.relu_(self.bottleneck(torch.cat([*context, x], dim=1)))
+
+
+class PyramidPoolingFPN(nn.Module):
+    """PPM-FPN, the light pixel decoder of FastInst.
+
+    ``y3 = layer_3(PPM(adapter_3(f3)))``, ``y2 = layer_2(adapter_2(f2) + up(y3))``, ``y1 = layer_1(adapter_1(f1) + up(y2))``
+    for backbone maps f1 (finest) to f3 (coarsest). Keys: ``adapter_{1,2,3}``, ``layer_{1,2,3}``, ``ppm``; 1 is the finest.
+
+    Args:
+        in_channels: channels of the three backbone maps by name.
+        in_features: their names, finest first.
+        channels: width of every output.
+        norm: norm after each convolution, ``'GN'`` as published.
+    """
+
+    def __init__(self, in_channels: Mapping[str, int], in_features: Sequence[str], channels: int, norm: str = 'GN'):
+        super().__init__()
+        if len(in_features) != 3:
+            raise ValueError(f'encoder in_features must name three backbone stages, finest first; '
+                             f'got {list(in_features)}')
+        missing = [name for name in in_features if name not in in_channels]
+        if missing:
+            raise ValueError(f'encoder in_features {missing} are not among the backbone\'s out_features '
+                             f'{list(in_channels)}')
+        self.in_features = tuple(in_features)
+        for level, name in enumerate(self.in_features, start=1):
+            adapter = ConvNorm(in_channels[name], channels, 1, norm=norm)
+            layer = ConvNorm(channels, channels, 3, padding=1, norm=norm, activation=F.relu_)
+            for module in (adapter, layer):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            self.add_module(f'adapter_{level}', adapter)
+            self.add_module(f'layer_{level}', layer)
+        self.ppm = PyramidPooling(channels)
+
+    def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the maps ``[B, channels, H/s, W/s]`` at the backbone maps' strides s, coarsest first."""
+        fine, middle, coarse = (features[name] for name in self.in_features)
+        y3 = self.layer_3(self.ppm(self.adapter_3(coarse)))
+        lateral = self.adapter_2(middle)
+        y2 = self.layer_2(lateral + resize(y3, lateral.shape[-2:]))
+        lateral = self.adapter_1(fine)
+        y1 = self.layer_1(lateral + resize(y2, lateral.shape[-2:]))
+        return y3, y2, y1

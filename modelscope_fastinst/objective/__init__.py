@@ -1,0 +1,1 @@
+"""What training minimises: matching, sampled points, losses."""

@@ -1,0 +1,126 @@
+"""The few plain dataclasses that carry tensors from one room to another.
+
+Notation, used in every docstring of the project: B batch, Q object queries, K classes, N objects of one image,
+H x W an image's size in pixels, Hc x Wc the padded canvas of a batch, h x w the size of the mask logits
+(the finest feature map, stride 8 in the published models).
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class Target:
+    """The ground truth of one training image.
+
+    Attributes:
+        labels: int64 ``[N]``, contiguous class indices in ``[0, K)``.
+        masks: bool ``[N, H, W]``, one mask an object; all-zero masks (objects lost to a crop) are allowed.
+    """
+    labels: Tensor
+    masks: Tensor
+
+    def __post_init__(self) -> None:
+        if self.masks.ndim != 3 or self.labels.ndim != 1 or len(self.labels) != len(self.masks):
+            raise ValueError(f'a target needs labels [N] and masks [N, H, W]; got {tuple(self.labels.shape)} '
+                             f'and {tuple(self.masks.shape)}')
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: Any, non_blocking: bool = False) -> Target:
+        """The same target on another device."""
+        return Target(self.labels.to(device, non_blocking=non_blocking),
+                      self.masks.to(device, non_blocking=non_blocking))
+
+    def pad_to(self, height: int, width: int) -> Target:
+        """The same target with masks zero-padded at the bottom and the right to ``height x width`` pixels."""
+        from torch.nn.functional import pad
+        missing = (height - self.masks.shape[1], width - self.masks.shape[2])
+        if missing == (0, 0):
+            return self
+        return replace(self, masks=pad(self.masks, (0, missing[1], 0, missing[0])))
+
+
+@dataclass
+class Sample:
+    """One image on its way to the network, with whatever is known about it.
+
+    Attributes:
+        image: uint8 ``[3, H, W]``, RGB, at the size at which the network is to see it.
+        target: ground truth at the same size, or None for inference.
+        image_id: the data set's own id of the image (COCO's ``images[].id``).
+        file_name: where the image came from, for messages.
+        original_size: (height, width) in pixels of the image as it was stored (EXIF orientation applied); results are
+            given at this size.
+        annotations: for evaluation, the image's ground truth as COCO-style records, crowds included: dicts with
+            ``category_id`` (contiguous class index), ``segmentation`` (compressed RLE at ``original_size``), ``area``,
+            ``bbox`` (xywh), ``iscrowd``.
+    """
+    image: Tensor
+    target: Target | None = None
+    image_id: Any = None
+    file_name: str = ''
+    original_size: tuple[int, int] = (0, 0)
+    annotations: list[dict] = field(default_factory=list)
+
+
+@dataclass
+class Prediction:
+    """What one set of heads says.
+
+    Attributes:
+        logits: class logits ``[B, Q, K + 1]`` (the last class is "no object"), or None where only masks were asked for.
+        masks: mask logits ``[B, Q, h, w]``, on the padded canvas.
+    """
+    logits: Tensor | None
+    masks: Tensor
+
+
+@dataclass
+class NetworkOutput:
+    """Everything a forward pass of the network gives.
+
+    Attributes:
+        final: class and mask logits of the last decoder layer.
+        auxiliary: the other heads in the authors' order: guided layers 0..L-1 (training only), initial heads, layers
+            0..L-2. Without guidance, as in inference, initial heads and layers only.
+        canvas: (height, width) in pixels of the padded batch; mask logits cover exactly this area.
+        sizes: (height, width) in pixels of each image on that canvas, placed at the top left.
+        proposal_logits: ``[B, K + 1, h16, w16]``, the query proposal's class logits.
+        query_locations: float ``[B, Q, 2]``, (x, y) in [0, 1] of the canvas, where each query was picked; training only.
+        guided_matching: per image the (query indices, object indices) that the guided heads are supervised with; None
+            outside training.
+    """
+    final: Prediction
+    auxiliary: list[Prediction]
+    canvas: tuple[int, int]
+    sizes: list[tuple[int, int]]
+    proposal_logits: Tensor
+    query_locations: Tensor | None = None
+    guided_matching: list[tuple[Tensor, Tensor]] | None = None
+
+
+@dataclass
+class Instances:
+    """The instances found in one image, best first.
+
+    Attributes:
+        scores: float32 ``[N]`` in [0, 1], class probability times mask quality.
+        labels: int64 ``[N]``, class indices in ``[0, K)``.
+        masks: uint8 ``[N, H, W]`` of 0 and 1 at the image's original size, or a list of N COCO RLE dicts
+            (``{'size': [H, W], 'counts': str}``).
+        boxes: float32 ``[N, 4]``, xyxy in pixels, tight around the mask (right and bottom exclusive); zeros for an
+            empty mask.
+    """
+    scores: Any
+    labels: Any
+    masks: Any
+    boxes: Any
+
+    def __len__(self) -> int:
+        return len(self.scores)

@@ -1,0 +1,149 @@
+"""Reads the golden vectors: numbers that the authors' implementation computed (tests/golden/README.md).
+
+The folder is ``FASTINST_GOLDEN`` if set, else the copy in the repository. Everything about a case (configuration,
+scenes, sizes) comes from its file's ``meta``, so that further vectors of the same form run without a change here.
+"""
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from modelscope_fastinst.structures import Target
+
+FOLDER = Path(os.environ.get('FASTINST_GOLDEN') or Path(__file__).parent / 'golden')
+
+# What this project builds so far; the vectors of other backbones and of panoptic heads come with them.
+CONFIGS: dict[str, dict[str, Any]] = {
+    'fastinst_R50_ppm-fpn_x1_576': {'depth': 50, 'dec_layers': 1},
+    'fastinst_R50_ppm-fpn_x3_640': {'depth': 50, 'dec_layers': 3},
+}
+
+
+def _load_fill():
+    path = FOLDER / 'fill.py'
+    if not path.is_file():
+        path = Path(__file__).parent / 'golden' / 'fill.py'
+    spec = importlib.util.spec_from_file_location('golden_fill', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+fill = _load_fill()
+
+
+class Case:
+    """One golden file: arrays by key, ``meta``, and what follows from it."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.arrays = np.load(FOLDER / f'{name}.npz')
+        self.meta = json.loads(bytes(self.arrays['meta']))
+        options = self.meta['opts']
+        self.options = dict(zip(options[::2], options[1::2], strict=True))
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self.arrays[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.arrays.files
+
+    def json(self, key: str) -> Any:
+        return json.loads(bytes(self.arrays[key]))
+
+    @property
+    def model_config(self) -> dict[str, Any]:
+        """The ``model`` section of a configuration.json, from detectron2's option names."""
+        base = CONFIGS[self.meta['config']]
+
+        def option(name: str, default: Any) -> Any:
+            return self.options.get(f'MODEL.{name}', default)
+
+        hidden, masks = option('FASTINST.HIDDEN_DIM', 256), option('SEM_SEG_HEAD.MASK_DIM', 256)
+        classes = option('SEM_SEG_HEAD.NUM_CLASSES', 80)
+        return {
+            'type': 'fastinst',
+            'classes': [f'class {index}' for index in range(classes)],
+            'backbone': {'depth': base['depth'], 'norm': 'FrozenBN', 'out_features': ['res3', 'res4', 'res5'],
+                         'stem_out_channels': option('RESNETS.STEM_OUT_CHANNELS', 64),
+                         'res2_out_channels': option('RESNETS.RES2_OUT_CHANNELS', 256),
+                         'width_per_group': option('RESNETS.WIDTH_PER_GROUP', 64)},
+            'encoder': {'in_features': ['res3', 'res4', 'res5'], 'norm': 'GN', 'mask_dim': masks,
+                        'convs_dim': option('SEM_SEG_HEAD.CONVS_DIM', 256)},
+            'decoder': {'num_classes': classes, 'hidden_dim': hidden, 'mask_dim': masks,
+                        'num_queries': option('FASTINST.NUM_OBJECT_QUERIES', 100),
+                        'num_aux_queries': option('FASTINST.NUM_AUX_QUERIES', 8),
+                        'nheads': option('FASTINST.NHEADS', 8),
+                        'dim_feedforward': option('FASTINST.DIM_FEEDFORWARD', 1024),
+                        'dec_layers': option('FASTINST.DEC_LAYERS', base['dec_layers']),
+                        'pre_norm': option('FASTINST.PRE_NORM', False)},
+            'criterion': {'num_points': option('FASTINST.TRAIN_NUM_POINTS', 12544)},
+        }
+
+    @property
+    def candidates(self) -> int:
+        return self.options.get('TEST.DETECTIONS_PER_IMAGE', 100)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Weights by rule 1 under their official keys (the two constant ``criterion.empty_weight`` left out)."""
+        names, shapes = self.json('params/names'), self.json('params/shapes')
+        return {name: torch.from_numpy(fill.fill_value(name, shape))
+                for name, shape in zip(names, shapes, strict=True) if not fill.skip_key(name)}
+
+    def scenes(self) -> tuple[list[torch.Tensor], list[Target]]:
+        """Images and targets by rule 2: uint8 RGB ``[3, H, W]`` and their objects."""
+        images, targets = [], []
+        for index, scene in enumerate(self.meta['scenes']):
+            classes = self.options.get('MODEL.SEM_SEG_HEAD.NUM_CLASSES', 80)
+            image, labels, masks = fill.make_scene(scene['h'], scene['w'], scene['seed'], scene['num_shapes'], classes)
+            if len(scene['labels']) > len(labels):
+                labels, masks = append_edge_objects(labels, masks, index)
+            assert labels.tolist() == scene['labels']
+            assert masks.sum((1, 2)).tolist() == scene['mask_areas']
+            images.append(torch.from_numpy(image).permute(2, 0, 1).contiguous())
+            targets.append(Target(torch.from_numpy(labels), torch.from_numpy(masks)))
+        return images, targets
+
+
+def append_edge_objects(labels: np.ndarray, masks: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rule 2's extra objects of the edge cases: one without a pixel, one of 2x2 pixels."""
+    extra = np.zeros((2, *masks.shape[1:]), bool)
+    extra[1, 41:43, 50:52] = True
+    return np.append(labels, [3 + index, 7 + index]), np.concatenate([masks, extra])
+
+
+@lru_cache(maxsize=2)
+def load(name: str) -> Case:
+    return Case(name)
+
+
+def cases(suffix: str) -> list:
+    """Parameters for every golden case of this kind ('eval' or 'train') whose configuration this project builds."""
+    found = []
+    for path in sorted(FOLDER.glob('*.npz')):
+        if path.stem in ('preprocess', 'optim'):
+            continue
+        meta = json.loads(bytes(np.load(path)['meta']))
+        instance_only = not any('PANOPTIC_ON' in str(option) or 'SEMANTIC_ON' in str(option) for option in meta['opts'])
+        if meta['config'] in CONFIGS and meta['train'] == (suffix == 'train') and instance_only:
+            found.append(pytest.param(path.stem, id=f'golden-{path.stem}'))
+    return found
+
+
+def assert_stats(expected: np.ndarray, actual: torch.Tensor, tolerance: float) -> None:
+    np.testing.assert_allclose(fill.stats(actual.detach().float().numpy()), expected, atol=tolerance, rtol=0)
+
+
+def assert_sub(expected: np.ndarray, actual: torch.Tensor, tolerance: float) -> None:
+    """Compares with a vector that holds all of ``actual`` or a ``fill.sub`` of it (an odd stride over the flat values)."""
+    flat = actual.detach().float().contiguous().numpy().reshape(-1)
+    stride = next((stride for stride in range(1, flat.size + 1, 2) if -(-flat.size // stride) <= expected.size), 1)
+    np.testing.assert_allclose(flat[::stride], expected.reshape(-1), atol=tolerance, rtol=0)

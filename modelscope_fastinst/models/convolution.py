@@ -44,6 +44,13 @@ class FrozenBatchNorm2d(nn.Module):
         return f'{self.num_features}, eps={self.eps}'
 
 
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation that also takes groups of a single value (torch's refuses them): those become the bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def build_norm(name: str, channels: int) -> nn.Module | None:
     """The norm layer of that name for ``channels`` channels; None for the empty name.
 
@@ -62,7 +69,7 @@ def build_norm(name: str, channels: int) -> nn.Module | None:
         if channels % 32:
             raise ValueError(f'norm "GN" has 32 groups, which do not divide {channels} channels; '
                              f'use a width that is a multiple of 32')
-        return nn.GroupNorm(32, channels)
+        return GroupNorm(32, channels)
     raise ValueError(f'unknown norm {name!r}; choose one of {", ".join(repr(n) for n in NORMS)}')
 
 
@@ -70,14 +77,14 @@ class ConvNorm(nn.Conv2d):
     """A convolution followed by an optional norm and activation.
 
     The norm is the sub-module ``norm``, so that keys read ``conv1.weight``, ``conv1.norm.weight`` as in the published
-    checkpoints. The convolution has a bias only where it has no norm.
+    checkpoints. By default the convolution has a bias only where it has no norm.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, padding: int = 0,
-                 dilation: int = 1, groups: int = 1, norm: str = '',
+                 dilation: int = 1, groups: int = 1, norm: str = '', bias: bool | None = None,
                  activation: Callable[[Tensor], Tensor] | None = None):
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, dilation=dilation,
-                         groups=groups, bias=norm == '')
+                         groups=groups, bias=norm == '' if bias is None else bias)
         self.norm = build_norm(norm, out_channels)
         self.activation = activation
 

@@ -44,22 +44,26 @@ class PyramidPoolingFPN(nn.Module):
         in_channels: channels of the three backbone maps by name.
         in_features: their names, finest first.
         channels: width of every output.
-        norm: norm after each convolution, ``'GN'`` as published.
+        norm: ``'GN'``, group norm after each convolution, as published. ``''`` is how configurations of ModelScope's own
+            FastInst ask for convolutions with a bias; those have group norm as well.
     """
 
-    def __init__(self, in_channels: Mapping[str, int], in_features: Sequence[str], channels: int, norm: str = 'GN'):
+    def __init__(self, in_channels: Mapping[str, int], in_features: Sequence[str], channels: int,
+                 norm: str | None = 'GN'):
         super().__init__()
         if len(in_features) != 3:
             raise ValueError(f'encoder in_features must name three backbone stages, finest first; '
                              f'got {list(in_features)}')
+        if norm not in ('GN', '', None):
+            raise ValueError(f'encoder norm {norm!r} is unknown; choose "GN"')
         missing = [name for name in in_features if name not in in_channels]
         if missing:
             raise ValueError(f'encoder in_features {missing} are not among the backbone\'s out_features '
                              f'{list(in_channels)}')
         self.in_features = tuple(in_features)
         for level, name in enumerate(self.in_features, start=1):
-            adapter = ConvNorm(in_channels[name], channels, 1, norm=norm)
-            layer = ConvNorm(channels, channels, 3, padding=1, norm=norm, activation=F.relu_)
+            adapter = ConvNorm(in_channels[name], channels, 1, norm='GN', bias=norm == '')
+            layer = ConvNorm(channels, channels, 3, padding=1, norm='GN', bias=norm == '', activation=F.relu_)
             for module in (adapter, layer):
                 nn.init.kaiming_uniform_(module.weight, a=1)
                 if module.bias is not None:

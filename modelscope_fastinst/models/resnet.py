@@ -124,7 +124,8 @@ class ResNet(nn.Module):
                 in_channels = out_channels
             self.add_module(name, nn.Sequential(*blocks))
             stride_so_far *= stride
-            self.channels[name], self.strides[name] = out_channels, stride_so_far
+            if name in self.out_features:
+                self.channels[name], self.strides[name] = out_channels, stride_so_far
             out_channels *= 2
             bottleneck_channels *= 2
 

@@ -1,0 +1,148 @@
+"""The objective on what real data brings: nothing to find, too much to find, objects without a pixel."""
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from modelscope_fastinst.models.fastinst import build_fastinst
+from modelscope_fastinst.objective import points
+from modelscope_fastinst.objective.criterion import build_criterion
+from modelscope_fastinst.objective.matcher import QueryMatcher, assign, mask_costs
+from modelscope_fastinst.structures import Prediction, Target
+from tests.tiny import model_config
+
+
+def target(*boxes: tuple[int, int, int, int], size: tuple[int, int] = (64, 64)) -> Target:
+    """Rectangles (top, left, bottom, right) as objects of classes 0, 1, 2, 0, ..."""
+    masks = torch.zeros(len(boxes), *size, dtype=torch.bool)
+    for mask, (top, left, bottom, right) in zip(masks, boxes, strict=True):
+        mask[top:bottom, left:right] = True
+    return Target(torch.arange(len(boxes)) % 3, masks)
+
+
+def train_once(targets: list[Target], *, config: dict | None = None, amp: bool = False):
+    torch.manual_seed(0)
+    config = config or model_config()
+    network = build_fastinst(config).train()
+    criterion = build_criterion(config.get('criterion'), network.num_classes)
+    images = [torch.randint(0, 256, (3, *t.masks.shape[1:]), dtype=torch.uint8) for t in targets]
+    with torch.autocast('cpu', torch.bfloat16, enabled=amp):
+        output = network(images, targets, match=criterion.match)
+        losses = criterion(output, targets)
+    sum(losses.values()).backward()
+    return network, output, losses
+
+
+BOX = (8, 8, 40, 40)
+
+
+@pytest.mark.parametrize('amp', [pytest.param(False, id='float32'), pytest.param(True, id='bfloat16')])
+@pytest.mark.parametrize('targets', [
+    pytest.param([target(BOX), target((0, 0, 9, 9), (20, 20, 60, 60))], id='objects in both images'),
+    pytest.param([target(), target()], id='no object in the batch'),
+    pytest.param([target(BOX), target()], id='no object in the last image'),
+    pytest.param([target(), target(BOX, BOX)], id='no object in the first image'),
+    pytest.param([target((0, 0, 0, 0))], id='an object that a crop emptied'),
+    pytest.param([target((3, 3, 4, 4))], id='an object smaller than a feature cell'),
+    pytest.param([target(*[(i, i, i + 9, i + 9) for i in range(30)])], id='more objects than queries'),
+    pytest.param([target(BOX, size=(40, 70)), target(BOX, size=(61, 33))], id='images of different sizes'),
+])
+def test_losses_and_gradients_are_finite(targets, amp):
+    network, output, losses = train_once(targets, amp=amp)
+    assert len(losses) == 3 * (2 * 2 + 1) + 1
+    assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    for (queries, objects), t in zip(output.guided_matching, targets, strict=True):
+        assert len(queries) == len(objects) == min(len(t), output.final.logits.shape[1])
+        assert len(set(objects.tolist())) == len(objects)
+
+
+def test_without_objects_only_classification_is_learnt():
+    _, _, losses = train_once([target(), target()])
+    assert losses['loss_mask'] == losses['loss_dice'] == 0
+    assert losses['loss_ce'] > 0
+    assert losses['loss_proposal'] > 0
+
+
+def test_losses_are_divided_by_the_number_of_objects():
+    # The same image twice has the same mean loss an object as once.
+    _, _, once = train_once([target(BOX)])
+    _, output, _ = train_once([target(BOX), target(BOX)])
+    assert output.final.masks.shape[0] == 2
+    config = model_config()
+    criterion = build_criterion(config['criterion'], 3)
+    assert criterion._num_masks([target(BOX), target(BOX, BOX), target()], torch.device('cpu')) == 3
+    assert criterion._num_masks([target()], torch.device('cpu')) == 1
+
+
+def test_surplus_objects_are_said_once(caplog):
+    crowd = target(*[(i, i, i + 9, i + 9) for i in range(30)])
+    matcher = QueryMatcher(num_points=16)
+    prediction = Prediction(torch.randn(1, 9, 4), torch.randn(1, 9, 8, 8))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            matcher(prediction, torch.rand(1, 9, 2), [crowd])
+    assert [record.getMessage()[:33] for record in caplog.records] == ['an image has 30 objects but the n']
+
+
+def test_a_query_inside_an_object_takes_it_even_from_a_better_mask():
+    t = target((0, 0, 32, 32))
+    logits = torch.tensor([[[0.0, 0, 0, 5], [9.0, 0, 0, 0]]])
+    good = torch.full((8, 8), -9.0)
+    good[:4, :4] = 9
+    masks = torch.stack([-good, good])[None]
+    inside_first = torch.tensor([[[.2, .2], [.9, .9]]])
+    (queries, objects), = QueryMatcher(num_points=64)(Prediction(logits, masks), inside_first, [t])
+    assert (queries.tolist(), objects.tolist()) == ([0], [0])
+    nowhere = torch.tensor([[[.8, .8], [.9, .9]]])
+    (queries, _), = QueryMatcher(num_points=64)(Prediction(logits, masks), nowhere, [t])
+    assert queries.tolist() == [1]
+
+
+def test_mask_costs_are_those_of_the_definition():
+    logits, truth = torch.randn(4, 50, dtype=torch.float64), torch.rand(3, 50, dtype=torch.float64)
+    mask_cost, dice_cost = mask_costs(logits, truth)
+    for q in range(4):
+        for n in range(3):
+            bce = torch.nn.functional.binary_cross_entropy_with_logits(logits[q], truth[n])
+            s = logits[q].sigmoid()
+            dice = 1 - (2 * (s * truth[n]).sum() + 1) / (s.sum() + truth[n].sum() + 1)
+            torch.testing.assert_close(mask_cost[q, n], bce)
+            torch.testing.assert_close(dice_cost[q, n], dice)
+
+
+def test_a_cost_that_is_not_finite_is_named():
+    with pytest.raises(FloatingPointError, match='not finite'):
+        assign(torch.tensor([[1.0, float('nan')]]))
+
+
+def test_uncertain_points_lie_where_the_mask_is_undecided():
+    torch.manual_seed(0)
+    logits = torch.full((1, 1, 32, 32), 8.0)
+    logits[..., 15:17] = 0.0  # a vertical border in the middle
+    at = points.uncertain_points(logits, 400)
+    assert at.shape == (1, 400, 2)
+    # Outside of the map is 0, so its rim counts as undecided as well.
+    rim = (at[0] - 0.5).abs().amax(dim=-1) > 0.5 - 0.5 / 32
+    undecided = ((at[0, :, 0] - 0.5).abs() < 1.5 / 32) | rim
+    # Of 1200 candidates about 15% are undecided: all of them are taken before any other.
+    assert undecided[:120].all()
+    assert undecided[300:].float().mean() < 0.4
+
+
+@pytest.mark.parametrize('config, message', [
+    pytest.param({'points': 3}, "unknown keys ['points']", id='misspelt key'),
+])
+def test_a_wrong_criterion_section_is_refused(config, message):
+    with pytest.raises(ValueError) as error:
+        build_criterion(config, 3)
+    assert message in str(error.value)
+
+
+def test_without_deep_supervision_only_the_last_layer_counts():
+    _, _, losses = train_once([target(BOX)], config=model_config(criterion={'deep_supervision': False}))
+    assert sorted(losses) == ['loss_ce', 'loss_dice', 'loss_mask', 'loss_proposal']

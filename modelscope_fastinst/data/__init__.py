@@ -1,0 +1,1 @@
+"""Records on disk -> training samples: images and masks that are read, checked, augmented and batched together."""

@@ -22,7 +22,7 @@ Match = Callable[[Prediction, Tensor, Sequence[Target]], 'list[tuple[Tensor, Ten
 
 @dataclass
 class DecoderState:
-    """What the layers update: ``queries`` ``[B, Q + A, C]`` (A auxiliary ones last) and ``pixels`` ``[B, h * w, C]``."""
+    """What the layers update: queries ``[B, Q + A, C]``, the A auxiliary ones last, and pixels ``[B, h * w, C]``."""
     queries: Tensor
     pixels: Tensor
 
@@ -39,9 +39,9 @@ class DualPathDecoder(nn.Module):
 
     Keys: ``meta_pos_embed``; ``empty_query_features``, ``empty_query_pos_embed`` (content and position of the auxiliary
     queries: they take part in attention, no head reads them); ``query_proposal``;
-    ``transformer_{query_cross,query_self,mask_cross}_attention_layers``, ``transformer_{query,mask}_ffn_layers`` (one of
-    each a layer; "mask" is the pixel path); ``decoder_query_norm_layers``, ``class_embed_layers``, ``mask_embed_layers``,
-    ``mask_features_layers`` (one set of heads before the first layer and one after each).
+    ``transformer_{query_cross,query_self,mask_cross}_attention_layers``, ``transformer_{query,mask}_ffn_layers`` (one
+    of each a layer; "mask" is the pixel path); ``decoder_query_norm_layers``, ``class_embed_layers``,
+    ``mask_embed_layers``, ``mask_features_layers`` (one set of heads before the first layer and one after each).
 
     Args:
         num_classes: K, without "no object".
@@ -52,12 +52,17 @@ class DualPathDecoder(nn.Module):
         dec_layers: L.
         pre_norm: layer norm before instead of after each block.
         mask_dim: width of the dot product that makes the masks.
+        position_grid: side of the learnt map of position embeddings; None, as published, for round(sqrt(Q)).
+        position_in_content: add the position embeddings to the content of queries and pixels as well. As published they
+            only steer attention, so that masks of objects that look alike have to be told apart by their surroundings;
+            for crowds of equal objects (cells, seeds) and little training this option learns much faster.
     """
 
     def __init__(self, *, num_classes: int, hidden_dim: int = 256, num_queries: int = 100, num_aux_queries: int = 8,
                  nheads: int = 8, dim_feedforward: int = 1024, dec_layers: int = 3, pre_norm: bool = False,
-                 mask_dim: int = 256):
+                 mask_dim: int = 256, position_grid: int | None = None, position_in_content: bool = False):
         super().__init__()
+        self.position_in_content = position_in_content
         self.num_layers = dec_layers
         self.num_queries = num_queries
         self.num_aux_queries = num_aux_queries
@@ -65,7 +70,7 @@ class DualPathDecoder(nn.Module):
 
         # One small map of position embeddings serves pixels and queries; it is resized to each feature map. The
         # authors leave it uninitialised (their issue 57); normal like its siblings below keeps training stable.
-        side = round(num_queries ** 0.5)
+        side = position_grid or round(num_queries ** 0.5)
         self.meta_pos_embed = nn.Parameter(torch.randn(1, hidden_dim, side, side))
         if num_aux_queries:
             self.empty_query_features = nn.Embedding(num_aux_queries, hidden_dim)
@@ -109,10 +114,12 @@ class DualPathDecoder(nn.Module):
         grid = pixel_features.shape[-2:]
         proposed = self.query_proposal(query_features, resize(self.meta_pos_embed, query_features.shape[-2:]))
         num_queries = proposed.content.shape[1]
-        state = DecoderState(self._with_auxiliary(proposed.content, 'empty_query_features'),
-                             pixel_features.flatten(2).transpose(1, 2))
-        positions = Positions(self._with_auxiliary(proposed.position, 'empty_query_pos_embed'),
-                              resize(self.meta_pos_embed, grid).flatten(2).transpose(1, 2))
+        queries, pixels = proposed.content, pixel_features.flatten(2).transpose(1, 2)
+        pixel_positions = resize(self.meta_pos_embed, grid).flatten(2).transpose(1, 2)
+        if self.position_in_content:
+            queries, pixels = queries + proposed.position, pixels + pixel_positions
+        state = DecoderState(self._with_auxiliary(queries, 'empty_query_features'), pixels)
+        positions = Positions(self._with_auxiliary(proposed.position, 'empty_query_pos_embed'), pixel_positions)
 
         predictions = [self._predict(0, state, num_queries, grid, classify=training or self.num_layers == 0)]
         memory = []

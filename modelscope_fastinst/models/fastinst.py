@@ -115,7 +115,7 @@ class FastInst(nn.Module):
 
 
 def _accepted(build: Callable, section: Mapping[str, Any], name: str, *, given: Sequence[str] = ()) -> dict[str, Any]:
-    """``section`` as keyword arguments of ``build``; a key that it does not take is an error that lists the valid ones."""
+    """``section`` as keyword arguments of ``build``; a key that it does not take is an error that lists the valid."""
     valid = [key for key in inspect.signature(build).parameters if key not in given]
     unknown = sorted(set(section) - set(valid))
     if unknown:

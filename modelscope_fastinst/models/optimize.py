@@ -23,7 +23,7 @@ def folded(conv: ConvNorm) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def optimize_for_inference(network: nn.Module) -> nn.Module:
-    """A copy of ``network`` for inference: batch norm folded into the convolutions, weights channels-last, no gradients.
+    """A copy of ``network`` for inference: batch norm folded into convolutions, weights channels-last, no gradients.
 
     Its outputs equal the network's up to rounding. It cannot be trained, and its keys are no longer the published ones:
     keep the original for saving.

@@ -37,15 +37,16 @@ class PyramidPooling(nn.Module):
 class PyramidPoolingFPN(nn.Module):
     """PPM-FPN, the light pixel decoder of FastInst.
 
-    ``y3 = layer_3(PPM(adapter_3(f3)))``, ``y2 = layer_2(adapter_2(f2) + up(y3))``, ``y1 = layer_1(adapter_1(f1) + up(y2))``
-    for backbone maps f1 (finest) to f3 (coarsest). Keys: ``adapter_{1,2,3}``, ``layer_{1,2,3}``, ``ppm``; 1 is the finest.
+    ``y3 = layer_3(PPM(adapter_3(f3)))``, ``y2 = layer_2(adapter_2(f2) + up(y3))``,
+    ``y1 = layer_1(adapter_1(f1) + up(y2))`` for backbone maps f1 (finest) to f3 (coarsest).
+    Keys: ``adapter_{1,2,3}``, ``layer_{1,2,3}`` (1 is the finest), ``ppm``.
 
     Args:
         in_channels: channels of the three backbone maps by name.
         in_features: their names, finest first.
         channels: width of every output.
-        norm: ``'GN'``, group norm after each convolution, as published. ``''`` is how configurations of ModelScope's own
-            FastInst ask for convolutions with a bias; those have group norm as well.
+        norm: ``'GN'``, group norm after each convolution, as published. ``''`` is how configurations of ModelScope's
+            own FastInst ask for convolutions with a bias; those have group norm as well.
     """
 
     def __init__(self, in_channels: Mapping[str, int], in_features: Sequence[str], channels: int,

@@ -24,7 +24,8 @@ def published(name: str) -> dict[str, tuple[int, ...]]:
     for line in (GOLDEN / 'keys' / f'{name}.txt').read_text().splitlines():
         if line.strip():
             key, rest = line.split(' ', 1)
-            shapes[key] = tuple(int(number) for number in rest[rest.index('(') + 1:rest.index(')')].split(',') if number)
+            numbers = rest[rest.index('(') + 1:rest.index(')')].split(',')
+            shapes[key] = tuple(int(number) for number in numbers if number)
     return shapes
 
 
@@ -96,6 +97,7 @@ def test_an_image_alone_and_in_a_batch_of_its_canvas_give_the_same():
     pytest.param({'decoder': {'num_aux_queries': 0}}, id='no auxiliary queries'),
     pytest.param({'decoder': {'pre_norm': True}}, id='pre-norm'),
     pytest.param({'decoder': {'dec_layers': 1}}, id='one layer'),
+    pytest.param({'decoder': {'position_grid': 7, 'position_in_content': True}}, id='positions in the content'),
 ])
 def test_options_build_and_optimising_changes_nothing_but_rounding(changes):
     torch.manual_seed(0)
@@ -126,6 +128,17 @@ def test_the_position_embedding_is_initialised():
     assert values.shape == (1, 32, 10, 10)
     assert abs(values.mean()) < 0.1
     assert 0.8 < values.std() < 1.2
+
+
+def test_with_positions_in_the_content_equal_surroundings_give_different_masks():
+    # On an image of one colour all positions but those at the rim look alike.
+    image = torch.full((1, 3, 512, 512), 120, dtype=torch.uint8)
+    for in_content in (False, True):
+        torch.manual_seed(0)
+        network = build_fastinst(model_config(decoder={'position_in_content': in_content})).eval()
+        first = network(image).auxiliary[0].masks[0, :, 24:40, 24:40]
+        spread = (first - first.mean((1, 2), keepdim=True)).abs().mean()
+        assert (spread > 1e-2) == in_content
 
 
 def test_local_maxima_of_a_class_are_picked_first():

@@ -1,0 +1,1 @@
+"""From the network's outputs to what a person asked for."""

@@ -1,0 +1,197 @@
+"""``pipeline('image-segmentation', model=...)``: images in, instances out."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from modelscope.outputs import OutputKeys
+from modelscope.pipelines.base import Pipeline
+from modelscope.pipelines.builder import PIPELINES
+from modelscope.preprocessors.base import Preprocessor
+from modelscope.utils.constant import Frameworks
+from modelscope.utils.device import device_placement
+from modelscope.utils.logger import get_logger
+
+from modelscope_fastinst.plugin.configuration import read_configuration
+from modelscope_fastinst.plugin.postprocessor import build_postprocessor
+from modelscope_fastinst.plugin.preprocessor import FastInstPreprocessor
+from modelscope_fastinst.plugin.registry import TASK
+from modelscope_fastinst.structures import Instances, NetworkOutput, Sample
+
+PREPROCESS_OPTIONS = ('min_size', 'max_size')
+POSTPROCESS_OPTIONS = ('score_thr', 'max_instances', 'classes', 'mask_format')
+OPTIONS = PREPROCESS_OPTIONS + POSTPROCESS_OPTIONS
+
+# Arguments of ModelScope's own Pipeline, and those that its pipeline() puts in for every pipeline.
+_BASE_ARGUMENTS = ('config_file', 'device_map', 'auto_collate', 'trust_remote_code', 'compile', 'compile_options')
+
+logger = get_logger()
+
+
+@PIPELINES.register_module(TASK, module_name='fast-instance-segmentation', force=True)
+class FastInstPipeline(Pipeline):
+    """Instance segmentation with FastInst.
+
+    A call takes an image (path, http(s) URL, file content as bytes, PIL image, or array: ``H x W`` gray, ``H x W x 3``
+    BGR, ``H x W x 4`` BGRA) or a list of images, and these options, whose defaults are those given to ``pipeline()``,
+    else those of the model's configuration:
+
+    - ``batch_size``: for lists, how many images of equal canvas go through the network together. Results do not depend
+      on it, but for rounding on a GPU; on a CPU, where it would gain nothing, they are equal to the last bit.
+    - ``score_thr``: instances below this score are left out.
+    - ``min_size``, ``max_size``: short and longest long side of the network's input, in pixels.
+    - ``max_instances``: at most this many instances of an image, the best.
+    - ``classes``: names of the classes to look for.
+    - ``mask_format``: 'array' for uint8 ``H x W`` masks of 0 and 1, 'rle' for COCO RLE dicts.
+
+    The result of an image is a dict of four lists with one entry an instance, best first: ``scores`` (float in [0, 1]),
+    ``labels`` (class names), ``masks`` (at the size of the image) and ``boxes`` (``[x1, y1, x2, y2]`` in pixels, tight
+    around the mask, right and bottom exclusive). Nothing found gives empty lists. A list of images gives a list of
+    results. Calls from several threads do not disturb each other.
+
+    Args:
+        model: model folder, or a model that was built already. Any registered model will do that gives a
+            `NetworkOutput` for ``model(images=[...])`` and has ``classes``.
+        preprocessor: makes a `Sample` of an image; default the one of the model's configuration.
+        postprocessor: a callable, a registered name or settings, see `plugin.postprocessor`; default the one of the
+            model's configuration.
+        optimize: fold batch norms and lay out memory for speed; logits move by at most 1e-2. A model that was built
+            already is copied for it, so that later changes of its weights do not show. False for the plain network.
+        device: 'cpu', 'gpu', 'cuda', 'gpu:0', 'cuda:1'; without a GPU the CPU is used.
+        **kwargs: defaults for the options of a call, and arguments of ModelScope's Pipeline.
+
+    Raises:
+        TypeError: an unknown argument or option; names the valid ones.
+        ValueError, FileNotFoundError: a configuration that cannot work.
+        CheckpointError: weights that are missing or do not fit.
+    """
+
+    def __init__(self, model: Any, preprocessor: Any = None, postprocessor: Any = None, optimize: bool = True,
+                 device: str = 'gpu', **kwargs: Any) -> None:
+        self._defaults = {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
+        unknown = sorted(set(kwargs) - set(_BASE_ARGUMENTS))
+        if unknown:
+            raise TypeError(f'pipeline() got unknown arguments {unknown}; valid are model, preprocessor, '
+                            f'postprocessor, optimize, device, {", ".join(OPTIONS + _BASE_ARGUMENTS)}')
+        if isinstance(model, (list, tuple)):
+            raise TypeError('FastInst takes one model, not a list of models')
+        kwargs.pop('auto_collate', None)
+        folder = model if isinstance(model, str) else model.model_dir
+        configuration = read_configuration(folder)
+        if preprocessor is None:
+            # Stock models have no such section; ModelScope would go on without a preprocessor.
+            if configuration.get('preprocessor'):
+                preprocessor = Preprocessor.from_pretrained(folder)
+                if preprocessor is None:
+                    raise ValueError(f'{folder}/configuration.json: preprocessor.type is missing; '
+                                     'use "fastinst-preprocessor"')
+            else:
+                preprocessor = FastInstPreprocessor()
+        super().__init__(model=model, preprocessor=preprocessor, device=device, auto_collate=False, **kwargs)
+        if getattr(self.model, 'weights_loaded', True) is False:
+            logger.warning(f'{folder}: model.pretrained is false in its configuration, so its weights are random')
+        if optimize and hasattr(self.model, 'optimized'):
+            self.model = self.model.optimized()
+            self.models = [self.model]
+        self.model.eval()
+        self.postprocessor = build_postprocessor(postprocessor, configuration.get('postprocessor'), self.model.classes)
+
+    def __call__(self, input: Any, *args: Any, **kwargs: Any) -> Any:
+        """Segments an image or a list of images; see the class."""
+        if isinstance(input, list):
+            batch_size = kwargs.pop('batch_size', None)
+            batch_size = 1 if batch_size is None else batch_size
+            if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+                raise ValueError(f'batch_size is {batch_size!r}; it must be a whole number, at least 1')
+            kwargs['batch_size'] = batch_size
+        return super().__call__(input, *args, **kwargs)
+
+    def _sanitize_parameters(self, **options: Any) -> tuple[dict, dict, dict]:
+        """The options of a call, sorted into those of preprocessing, forward and postprocessing."""
+        unknown = sorted(set(options) - set(OPTIONS))
+        if unknown:
+            raise TypeError(f'unknown options {unknown}; valid are batch_size, {", ".join(OPTIONS)}')
+        options = {**self._defaults, **options}
+        return ({name: options[name] for name in PREPROCESS_OPTIONS if name in options}, {},
+                {name: options[name] for name in POSTPROCESS_OPTIONS if name in options})
+
+    def _process_single(self, input: Any, *args: Any, **kwargs: Any) -> dict[str, list]:
+        sample = self.preprocess(input, **kwargs.get('preprocess_params', {}))
+        return self._segment([sample], kwargs.get('postprocess_params', {}))[0]
+
+    def _process_iterator(self, input: Any, *args: Any, **kwargs: Any) -> Iterator[dict[str, list]]:
+        for index, item in enumerate(input):
+            sample = self._preprocess_item(index, item, kwargs.get('preprocess_params', {}))
+            yield self._segment([sample], kwargs.get('postprocess_params', {}))[0]
+
+    def _process_batch(self, input: list, batch_size: int, **kwargs: Any) -> list[dict[str, list]]:
+        """Results in the order of the inputs. Only images that have the same canvas when alone share a batch.
+
+        The network keeps no padding mask, so an image padded to a larger canvas would give another result (and would
+        with other neighbours give yet another).
+        """
+        results: list[Any] = [None] * len(input)
+        waiting: dict[tuple[int, int], list[tuple[int, Sample]]] = {}
+
+        def flush(canvas: tuple[int, int]) -> None:
+            indices, samples = zip(*waiting.pop(canvas), strict=True)
+            segmented = self._segment(samples, kwargs.get('postprocess_params', {}))
+            for index, result in zip(indices, segmented, strict=True):
+                results[index] = result
+
+        for index, item in enumerate(input):
+            sample = self._preprocess_item(index, item, kwargs.get('preprocess_params', {}))
+            canvas = self._canvas(sample)
+            waiting.setdefault(canvas, []).append((index, sample))
+            if len(waiting[canvas]) == batch_size:
+                flush(canvas)
+        for canvas in list(waiting):
+            flush(canvas)
+        return results
+
+    def _canvas(self, sample: Sample) -> tuple[int, int]:
+        divisor = getattr(self.model, 'size_divisor', 32)
+        height, width = sample.image.shape[-2:]
+        return -(-height // divisor) * divisor, -(-width // divisor) * divisor
+
+    def _preprocess_item(self, index: int, item: Any, params: Mapping[str, Any]) -> Sample:
+        try:
+            return self.preprocess(item, **params)
+        except (OSError, TypeError, ValueError) as error:
+            try:
+                named = type(error)(f'input {index}: {error}')
+            except TypeError:   # an exception with a constructor of its own
+                named = ValueError(f'input {index}: {error}')
+            raise named from error
+
+    def _segment(self, samples: Sequence[Sample], params: Mapping[str, Any]) -> list[dict[str, list]]:
+        # On a CPU a larger batch is no faster, but its sums are rounded otherwise, which now and then flips a pixel of
+        # an attention mask and moves scores by 1e-2: results would depend on the batch.
+        step = 1 if self.device.type == 'cpu' else len(samples)
+        results = []
+        with device_placement(Frameworks.torch, self.device_name), torch.inference_mode():
+            for start in range(0, len(samples), step):
+                together = samples[start:start + step]
+                output = self.forward(together)
+                results += self.postprocess(output, [sample.original_size for sample in together], **params)
+        return results
+
+    def forward(self, inputs: Sequence[Sample], **_: Any) -> NetworkOutput:
+        """The network's output for samples that share a canvas."""
+        return self.model(images=[sample.image for sample in inputs])
+
+    def postprocess(self, inputs: NetworkOutput, original_sizes: list[tuple[int, int]],
+                    **options: Any) -> list[dict[str, list]]:
+        """One result an image, in ModelScope's form, at these (height, width) in pixels."""
+        return [self._result(instances) for instances in self.postprocessor(inputs, original_sizes, **options)]
+
+    def _result(self, instances: Instances) -> dict[str, list]:
+        return {OutputKeys.SCORES: _listed(instances.scores),
+                OutputKeys.LABELS: [self.model.classes[label] for label in _listed(instances.labels)],
+                OutputKeys.MASKS: list(instances.masks),
+                OutputKeys.BOXES: _listed(instances.boxes)}
+
+
+def _listed(values: Any) -> list:
+    return values.tolist() if hasattr(values, 'tolist') else list(values)

@@ -126,8 +126,13 @@ def test_the_position_embedding_is_initialised():
     # Trap: the authors leave it as whatever lay in memory.
     values = build_fastinst(model_config(decoder={'num_queries': 100})).sem_seg_head.predictor.meta_pos_embed
     assert values.shape == (1, 32, 10, 10)
-    assert abs(values.mean()) < 0.1
-    assert 0.8 < values.std() < 1.2
+    assert 0.9 < values.square().mean() < 1.1
+    # Every position has an embedding of its own, and neighbours are more alike than distant ones.
+    flat = values[0].flatten(1).T
+    alike = (flat @ flat.T / 32).view(10, 10, 10, 10)
+    assert alike[4, 4, 4, 5] > 0.5
+    assert alike[4, 4, 9, 9] < 0.2
+    assert (torch.cdist(flat, flat) + 9 * torch.eye(100)).min() > 0.1
 
 
 def test_with_positions_in_the_content_equal_surroundings_give_different_masks():

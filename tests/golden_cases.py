@@ -143,7 +143,7 @@ def assert_stats(expected: np.ndarray, actual: torch.Tensor, tolerance: float) -
 
 
 def assert_sub(expected: np.ndarray, actual: torch.Tensor, tolerance: float) -> None:
-    """Compares with a vector that holds all of ``actual`` or a ``fill.sub`` of it (an odd stride over the flat values)."""
+    """Compares with a vector that holds all of ``actual`` or a ``fill.sub`` of it: an odd stride over the values."""
     flat = actual.detach().float().contiguous().numpy().reshape(-1)
     stride = next((stride for stride in range(1, flat.size + 1, 2) if -(-flat.size // stride) <= expected.size), 1)
     np.testing.assert_allclose(flat[::stride], expected.reshape(-1), atol=tolerance, rtol=0)

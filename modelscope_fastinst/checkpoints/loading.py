@@ -15,7 +15,8 @@ from .reading import CheckpointError, find_weights, read_state_dict
 logger = logging.getLogger(__name__)
 
 POSITION_EMBEDDING = 'sem_seg_head.predictor.meta_pos_embed'
-# Configurations of ModelScope's own FastInst can ask for biases that the authors' weights do not have; a bias of 0 is none.
+# Configurations of ModelScope's own FastInst can ask for biases that the authors' weights do not have. A bias of 0 is
+# none.
 _UNTRAINED_BIAS = re.compile(r'pixel_decoder\.(adapter|layer)_\d\.bias$')
 # The last layers of the class heads, whose shape follows from the number of classes.
 CLASS_DEPENDENT = ('query_proposal.conv_proposal_cls_logits.2.', 'class_embed_layers.')
@@ -24,8 +25,9 @@ CLASS_DEPENDENT = ('query_proposal.conv_proposal_cls_logits.2.', 'class_embed_la
 def load_weights(network: nn.Module, source: str | Path) -> None:
     """Loads every tensor of ``network`` from a weight file or a model folder.
 
-    Three differences are none: counters of batches (``num_batches_tracked``), which only ordinary batch norm has, biases
-    of the pixel decoder's convolutions that the file does not have (they become 0), and the size of ``meta_pos_embed``, which follows from the number of queries and is resized (bilinear) to the network's.
+    Three differences are none: counters of batches (``num_batches_tracked``), which only ordinary batch norm has;
+    biases of the pixel decoder's convolutions that the file does not have (they become 0); and the size of
+    ``meta_pos_embed``, which follows from the number of queries and is resized (bilinear) to the network's.
 
     Raises:
         CheckpointError: with all keys that are missing, unexpected or of another shape; the network is left as it was.

@@ -132,7 +132,8 @@ def test_finetuning_renews_exactly_what_depends_on_the_classes(tmp_path):
     write_safetensors(tmp_path, source)
     fresh = {key: value.clone() for key, value in target.state_dict().items()}
     new = load_for_finetuning(target, tmp_path)
-    heads = [f'sem_seg_head.predictor.class_embed_layers.{h}.layers.2.{k}' for h in range(3) for k in ('weight', 'bias')]
+    heads = [f'sem_seg_head.predictor.class_embed_layers.{h}.layers.2.{k}'
+             for h in range(3) for k in ('weight', 'bias')]
     proposal = [f'sem_seg_head.predictor.query_proposal.conv_proposal_cls_logits.2.{k}' for k in ('weight', 'bias')]
     assert sorted(new) == sorted(heads + proposal)
     theirs = source.state_dict()

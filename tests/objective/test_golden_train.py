@@ -67,7 +67,7 @@ def record_calls(criterion, name, matchings):
 def check_matchings(case, matchings):
     order = case.json('matching/order')
     assert len(matchings) == len(order)
-    # The authors' order of calls: guided pairs, proposal, last layer, other heads; ours differs in the second and third.
+    # The authors' order: guided pairs, proposal, last layer, other heads. Ours has the last layer before the proposal.
     guided, main, proposal, *rest = matchings
     assert (guided[0], main[0], proposal[0]) == ('query_matcher', 'query_matcher', 'proposal_matcher')
     for index, (_, matching) in enumerate([guided, proposal, main, *rest]):

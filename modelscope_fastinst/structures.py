@@ -92,7 +92,7 @@ class NetworkOutput:
         canvas: (height, width) in pixels of the padded batch; mask logits cover exactly this area.
         sizes: (height, width) in pixels of each image on that canvas, placed at the top left.
         proposal_logits: ``[B, K + 1, h16, w16]``, the query proposal's class logits.
-        query_locations: float ``[B, Q, 2]``, (x, y) in [0, 1] of the canvas, where each query was picked; training only.
+        query_locations: float ``[B, Q, 2]``, (x, y) in [0, 1] of the canvas, where queries were picked; training only.
         guided_matching: per image the (query indices, object indices) that the guided heads are supervised with; None
             outside training.
     """

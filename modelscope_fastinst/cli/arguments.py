@@ -1,0 +1,152 @@
+"""What can be typed: the commands and their options. Imports nothing but argparse."""
+from __future__ import annotations
+
+import argparse
+
+from modelscope_fastinst.version import __version__
+
+_DEFAULT_MODEL = 'default: the embedded model, which finds cell nuclei'
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``modelscope-fastinst``."""
+    parser = argparse.ArgumentParser(
+        prog='modelscope-fastinst', description='Instance segmentation with FastInst through ModelScope.')
+    parser.add_argument('--version', action='version', version=f'modelscope-fastinst {__version__}')
+    add_commands(parser)
+    return parser
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Adds the commands to a parser; ``modelscope fastinst`` brings one of its own."""
+    commands = parser.add_subparsers(dest='fastinst_command', metavar='COMMAND', required=True)
+    _add_predict(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_demo(commands)
+    _add_info(commands)
+
+
+def _command(commands, name: str, module: str, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + '.')
+    parser.add_argument('--debug', action='store_true', help='show the library log and the traceback of an error')
+    parser.set_defaults(function=f'modelscope_fastinst.cli.{module}:{name}')
+    return parser
+
+
+def _add_predict(commands) -> None:
+    parser = _command(commands, 'predict', 'predict', 'outline the objects in pictures')
+    parser.add_argument('images', nargs='+', metavar='IMAGE_OR_FOLDER', help='picture files, or folders of them')
+    parser.add_argument('--model', help=f'model folder or ModelScope model id ({_DEFAULT_MODEL})')
+    parser.add_argument('--output', default='fastinst_out', metavar='DIR',
+                        help='where the outlined pictures go (default: %(default)s)')
+    parser.add_argument('--json', action='store_true',
+                        help='beside each picture, a JSON file with scores, labels, boxes and COCO RLE masks')
+    _add_choice(parser)
+    parser.add_argument('--color-by', choices=('instance', 'class'), default='instance',
+                        help='give every instance or every class its colour (default: %(default)s)')
+    parser.add_argument('--scale', type=_magnification, default=1.0, metavar='X',
+                        help='enlarge the outlined pictures this many times; small ones gain from 2 or 3')
+    _add_device(parser)
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('which instances', 'Defaults are those of the model.')
+    group.add_argument('--score-thr', type=_unit_interval, metavar='S',
+                       help='leave out instances below this score, 0..1')
+    group.add_argument('--max-instances', type=_count, metavar='N', help='at most this many of a picture, the best')
+    group.add_argument('--classes', type=_names, metavar='A,B', help='only these classes')
+    group.add_argument('--min-size', type=_count, metavar='PX', help='short side of the input of the network')
+    group.add_argument('--max-size', type=_count, metavar='PX', help='longest long side of it')
+
+
+def _add_train(commands) -> None:
+    parser = _command(commands, 'train', 'train', 'train a model, or fine-tune one on other classes')
+    parser.add_argument('--config', metavar='FILE', help='configuration.json with the recipe (default: of the model)')
+    parser.add_argument('--model', metavar='DIR', help='model folder to start from (default: random weights)')
+    data = parser.add_argument_group(
+        'data', 'COCO annotations. Default: what the dataset section of the configuration names.')
+    data.add_argument('--data', metavar='ROOT',
+                      help='folder with a train and a val split, in the layout of COCO or of ModelScope')
+    data.add_argument('--train-annotations', metavar='JSON')
+    data.add_argument('--train-images', metavar='DIR')
+    data.add_argument('--val-annotations', metavar='JSON', help='to evaluate during the training')
+    data.add_argument('--val-images', metavar='DIR')
+    data.add_argument('--classes', type=_names, metavar='A,B', help='train these classes only')
+    parser.add_argument('--work-dir', default='work_dir', metavar='DIR',
+                        help='where checkpoints and the finished model go (default: %(default)s)')
+    parser.add_argument('--resume', nargs='?', const='latest', metavar='CHECKPOINT',
+                        help='continue from a checkpoint (without a name: the latest in the work folder, if any)')
+    parser.add_argument('--set', action='append', default=[], dest='settings', metavar='KEY=VALUE',
+                        help='change a setting of the configuration, as in --set train.max_epochs=3; may be repeated')
+    _add_device(parser)
+
+
+def _add_evaluate(commands) -> None:
+    parser = _command(commands, 'evaluate', 'evaluate', 'measure the COCO average precision of a model')
+    parser.add_argument('--model', metavar='DIR', help=f'model folder ({_DEFAULT_MODEL})')
+    parser.add_argument('--data', metavar='ROOT', help='folder in the layout of COCO or of ModelScope')
+    parser.add_argument('--split', default='val', help='which split of that folder (default: %(default)s)')
+    parser.add_argument('--annotations', metavar='JSON', help='COCO file, instead of --data')
+    parser.add_argument('--images', metavar='DIR', help='folder of the pictures that the COCO file names')
+    parser.add_argument('--json', action='store_true', help='print the measures as JSON')
+    parser.add_argument('--set', action='append', default=[], dest='settings', metavar='KEY=VALUE',
+                        help='change a setting of the configuration, as in --set preprocessor.min_size=512')
+    _add_device(parser)
+
+
+def _add_demo(commands) -> None:
+    parser = _command(commands, 'demo', 'demo',
+                      'outline the nuclei in a drawn microscope image; needs no file, no network')
+    parser.add_argument('--output', default='fastinst_demo', metavar='DIR',
+                        help='where the pictures go (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='another number draws another image')
+    _add_device(parser)
+
+
+def _add_info(commands) -> None:
+    parser = _command(commands, 'info', 'info',
+                      'say what a model or a configuration is, and which versions are installed')
+    parser.add_argument('model', nargs='?', metavar='MODEL_OR_CONFIG',
+                        help=f'model folder or configuration.json ({_DEFAULT_MODEL})')
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--device', help='cpu, gpu, cuda:1, ... (default: the GPU if there is one)')
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(',')]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f'{text!r}: class names, separated by commas')
+    return names
+
+
+def _count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{text!r}: a whole number, at least 1')
+    return number
+
+
+def _magnification(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0.1 <= number <= 16:
+        raise argparse.ArgumentTypeError(f'{text!r}: a number between 0.1 and 16')
+    return number
+
+
+def _unit_interval(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f'{text!r}: a number between 0 and 1')
+    return number

@@ -1,0 +1,102 @@
+"""The ways into ModelScope that the command line takes: a pipeline and a trainer, as a user's script builds them."""
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_MODEL_ID = re.compile(r'[\w.-]+/[\w.-]+')
+
+
+def build_segmenter(model: str | None = None, device: str | None = None, verbose: bool = False, **options: Any) -> Any:
+    """``pipeline('image-segmentation', model)``.
+
+    Args:
+        model: model folder or id of ModelScope's hub; None for the embedded model.
+        device: as ``pipeline()`` takes it; None for the GPU if there is one.
+        verbose: let ModelScope's log through.
+        **options: defaults of the calls, see ``plugin.pipeline``.
+
+    Raises:
+        FileNotFoundError: the model is neither a model folder nor of the form of an id.
+        ValueError: its configuration lacks something.
+    """
+    if not verbose:
+        quiet()
+    folder = model_folder(model)
+    if os.path.isdir(folder):
+        from .configuration import read_configuration
+        read_configuration(folder)   # pipeline() would look for another library's model in a folder without one
+    from modelscope.pipelines import pipeline
+    return pipeline('image-segmentation', model=folder, device=device or default_device(), **options)
+
+
+def build_fastinst_trainer(model: str | None = None, config: str | None = None, device: str | None = None,
+                           settings: Mapping[str, Any] | None = None, verbose: bool = True, **arguments: Any) -> Any:
+    """``build_trainer('fastinst-trainer', ...)``.
+
+    Args:
+        model: model folder or hub id whose weights and, without ``config``, configuration are taken.
+        config: a configuration file.
+        device: as the trainer takes it; None for the GPU if there is one.
+        settings: changes of the configuration, by dotted name.
+        verbose: let ModelScope's log through; the trainer reports there.
+        **arguments: further arguments of ``plugin.trainer.FastInstTrainer``; those that are None are left out.
+
+    Raises:
+        FileNotFoundError: the model is neither a folder nor of the form of an id.
+        ConfigurationError: see the trainer.
+    """
+    if not verbose:
+        quiet()
+    from modelscope.trainers import build_trainer
+    given = {'model': model_folder(model) if model is not None else None, 'cfg_file': config,
+             'cfg_options': dict(settings) if settings else None, **arguments}
+    given = {name: value for name, value in given.items() if value is not None}
+    return build_trainer('fastinst-trainer', default_args={**given, 'device': device or default_device()})
+
+
+def build_evaluator(model: str | None = None, **arguments: Any) -> Any:
+    """A trainer that only measures: what the model's configuration says of data and training does not apply.
+
+    Args:
+        model: as in ``build_segmenter``.
+        **arguments: as in ``build_fastinst_trainer``.
+    """
+    def measure_only(cfg: Any) -> Any:
+        for section in ('dataset', 'train'):
+            cfg._cfg_dict.pop(section, None)
+        cfg._cfg_dict.get('evaluation', {}).pop('period', None)
+        return cfg
+
+    return build_fastinst_trainer(model=model_folder(model), cfg_modify_fn=measure_only, **arguments)
+
+
+def model_folder(model: str | None) -> str:
+    """The embedded model for None, an existing folder or a hub id as it is.
+
+    Raises:
+        FileNotFoundError: the model is neither a folder nor of the form of an id.
+    """
+    if model is None:
+        from modelscope_fastinst import default_model
+        return default_model()
+    if os.path.isdir(model) or (_MODEL_ID.fullmatch(model) and not os.path.exists(model) and model[0] != '.'):
+        return model
+    raise FileNotFoundError(f'{model}: is no model folder, nor a model id of the form owner/name')
+
+
+def default_device() -> str:
+    """'gpu' if PyTorch sees one, else 'cpu'."""
+    import torch
+    return 'gpu' if torch.cuda.is_available() else 'cpu'
+
+
+def quiet() -> None:
+    """Keeps ModelScope's log below warnings off the terminal."""
+    from modelscope.utils.logger import get_logger
+    # at the handlers, for every get_logger() of the library sets the logger's own level again
+    for handler in get_logger().handlers:
+        handler.setLevel(logging.WARNING)

@@ -1,0 +1,127 @@
+"""COCO average precision as a ModelScope metric."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from modelscope.metrics.base import Metric
+from modelscope.metrics.builder import METRICS
+from torch import Tensor
+
+from modelscope_fastinst.structures import Instances, NetworkOutput, Sample
+
+
+@METRICS.register_module(group_key='default', module_name='fastinst-coco-metric', force=True)
+class FastInstCocoMetric(Metric):
+    """Segmentation and box AP (``segm_mAP``, ``segm_mAP_50``, ``bbox_mAP``, ...), by image id.
+
+    Args:
+        classes: names in the order of the class indices; default the model's of the trainer that uses the metric.
+        max_instances: instances an image that count, COCO's ``maxDets``.
+    """
+
+    def __init__(self, classes: Sequence[str] | None = None, max_instances: int = 100, **kwargs: Any):
+        super().__init__()
+        self.trainer: Any = None
+        self.classes = list(classes) if classes is not None else None
+        self.max_instances = max_instances
+        self._evaluator: Any = None
+
+    @property
+    def evaluator(self) -> Any:
+        """The ``CocoEvaluator`` that gathers the results."""
+        if self._evaluator is None:
+            from modelscope_fastinst.evaluation.coco import CocoEvaluator
+            if self.classes is None:
+                if self.trainer is None:
+                    raise ValueError('the metric needs the class names: classes=[...]')
+                self.classes = list(self.trainer.model_classes)
+            self._evaluator = CocoEvaluator(self.classes)
+        return self._evaluator
+
+    def add(self, outputs: NetworkOutput | Sequence[Instances], inputs: Mapping[str, Any]) -> None:
+        """Takes in one batch.
+
+        Args:
+            outputs: the network's output, or the batch's instances with masks as RLE.
+            inputs: the batch as ``data.collate`` makes it; its ``samples`` carry ids, sizes and ground truth.
+        """
+        samples: list[Sample] = inputs['samples']
+        if isinstance(outputs, NetworkOutput):
+            outputs = evaluation_postprocessor(self.max_instances)(outputs, [s.original_size for s in samples])
+        for sample, instances in zip(samples, outputs, strict=True):
+            self.evaluator.add(sample.image_id, sample.original_size, sample.annotations, instances)
+
+    def evaluate(self) -> dict[str, Any]:
+        """The averages over everything added; see ``evaluation.coco.CocoEvaluator.evaluate``."""
+        return self.evaluator.evaluate()
+
+    def merge(self, other: FastInstCocoMetric) -> None:
+        """Takes in what another process's metric has gathered; an image that both have counts once."""
+        self.evaluator.merge(other.evaluator)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The trainer stays where it is when a metric travels to another process.
+        return {**self.__dict__, 'trainer': None, 'classes': self.evaluator and self.classes}
+
+
+def find_instances(model: Any, images: Sequence[Tensor], original_sizes: Sequence[tuple[int, int]],
+                   size_divisor: int, max_instances: int = 100) -> list[Instances]:
+    """The instances in each image, with masks as RLE.
+
+    Images go through the model together only where their canvases are equal: padding changes an image's result.
+
+    Args:
+        model: gives a ``NetworkOutput`` for ``forward(images=...)``.
+        images: ``[3, H, W]`` tensors of any sizes.
+        original_sizes: (height, width) in pixels at which results are wanted.
+        size_divisor: the network's.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault(tuple(-(-side // size_divisor) for side in image.shape[-2:]), []).append(index)
+    postprocess = evaluation_postprocessor(max_instances)
+    found: dict[int, Instances] = {}
+    for indices in groups.values():
+        output = model.forward(images=[images[index] for index in indices])
+        found.update(zip(indices, postprocess(output, [original_sizes[index] for index in indices]), strict=True))
+    return [found[index] for index in range(len(images))]
+
+
+def gathered_values(metrics: Sequence[Metric], group: Any = None) -> dict[str, Any]:
+    """The values of all metrics; those of several processes are merged first, and every process gets the same values.
+
+    Args:
+        group: the processes' group, None for a single process.
+    """
+    values: dict[str, Any] = {}
+    for metric in metrics:
+        if group is not None or torch.distributed.is_available() and torch.distributed.is_initialized():
+            parts: list = [None] * torch.distributed.get_world_size(group)
+            torch.distributed.all_gather_object(parts, metric, group=group)
+            for rank, part in enumerate(parts):
+                if rank != torch.distributed.get_rank(group):
+                    metric.merge(part)
+        values.update(metric.evaluate() or {})
+    return values
+
+
+def metrics_table(values: Mapping[str, Any], classes: Sequence[str]) -> str:
+    """Metrics as text: the averages, and below them a line for every class (values named ``segm_AP/<class>``)."""
+    averages = {name: value for name, value in values.items() if '/' not in name}
+    lines = ['evaluation: ' + ' '.join(f'{name} {value:.4f}' if isinstance(value, float) else f'{name} {value}'
+                                       for name, value in averages.items())]
+    kinds = list(dict.fromkeys(name.partition('/')[0] for name in values if '/' in name))
+    if kinds:
+        width = max(len(label) for label in [*classes, 'class'])
+        lines.append(f'  {"class":<{width}} ' + ' '.join(f'{kind:>8}' for kind in kinds))
+        lines += [f'  {label:<{width}} ' + ' '.join(f'{values.get(f"{kind}/{label}", -1.0):>8.4f}' for kind in kinds)
+                  for label in classes]
+    return '\n'.join(lines)
+
+
+def evaluation_postprocessor(max_instances: int = 100) -> Any:
+    """Network output to instances as COCO counts them: no score threshold, masks as RLE."""
+    from modelscope_fastinst.results.instances import InstancePostprocessor
+    return InstancePostprocessor(score_thr=0.0, max_instances=max_instances, mask_format='rle')

@@ -1,0 +1,389 @@
+"""Training FastInst with ModelScope: ``build_trainer('fastinst-trainer', default_args=...)``.
+
+A subclass of the library's epoch-based trainer with its configuration keys. What breaks there as shipped is done here:
+checkpoints and resuming, automatic mixed precision, schedules, seeds of workers, evaluation, and starting offline.
+"""
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from modelscope.metrics.builder import build_metric
+from modelscope.models.builder import build_model
+from modelscope.trainers.builder import TRAINERS
+from modelscope.trainers.trainer import EpochBasedTrainer
+from modelscope.utils.config import ConfigDict
+from modelscope.utils.constant import ModeKeys, TrainerStages
+from modelscope.utils.data_utils import to_device
+from modelscope.utils.torch_utils import is_master
+from torch import nn
+from torch.utils.data import DataLoader
+
+from modelscope_fastinst.checkpoints import load_for_finetuning, load_weights
+from modelscope_fastinst.data.collate import collate
+from modelscope_fastinst.structures import Instances
+
+from . import trainer_config
+from .checkpoint_hook import OUTPUT_DIR, CheckpointHook, StopHook, find_state, restore
+from .configuration import plain
+from .dataset import open_data
+from .hooks import EmaHook, EpochHook, EvaluationHook, OptimizeHook, ProgressHook, forget_log_after, write_log
+from .metric import find_instances, gathered_values, metrics_table
+from .optimizer import build_optimizer, build_scheduler
+from .registry import TASK
+from .sampling import build_loader
+from .trainer_config import ConfigurationError
+
+_ARGUMENTS = ('type', 'arg_parse_fn', 'data_collator', 'optimizers', 'model_revision', 'callbacks', 'samplers',
+              'cfg_options', 'device', 'launcher', 'use_fp16', 'trust_remote_code', 'third_party',
+              'train_iters_per_epoch', 'val_iters_per_epoch')
+
+
+@TRAINERS.register_module(module_name='fastinst-trainer', force=True)
+class FastInstTrainer(EpochBasedTrainer):
+    """Trains and evaluates FastInst.
+
+    Writes into ``work_dir``: checkpoints (see ``checkpoint_hook``), ``log.jsonl``, and ``output``, a model folder that
+    ``pipeline()`` loads: the best model seen if ``train.checkpoint.best`` is configured, else the last one.
+
+    Args:
+        model: a model folder or hub id to start from, or a model. None: train ``cfg_file`` from random weights.
+        cfg_file: the configuration; default the model folder's.
+        cfg_modify_fn: called with the configuration, returns it changed.
+        train_dataset, eval_dataset: see ``dataset.open_dataset``; default the configuration's ``dataset`` section.
+        classes: class names of the model to train; default the training set's. Tensors that depend on the classes
+            start anew where the model's classes are others.
+        work_dir: where to write; default ``train.work_dir``.
+        max_epochs: instead of ``train.max_epochs``.
+        preprocessor: a callable on samples, or ``{'train': ..., 'val': ...}``, instead of the configuration's.
+        resume_from: 'latest' (of ``work_dir``; starts anew if there is none) or a checkpoint, for ``train()``.
+        seed: of weights, order, augmentation and sampled points; default ``train.seed`` or 42.
+        kwargs: further arguments of ``EpochBasedTrainer``.
+
+    Raises:
+        ConfigurationError: unknown keys or arguments, contradictions, missing data; before anything is computed.
+        data.coco.DatasetError: broken data.
+        CheckpointError: weights that are missing or do not fit.
+    """
+
+    def __init__(self, model: Any = None, cfg_file: str | None = None, cfg_modify_fn: Callable | None = None,
+                 train_dataset: Any = None, eval_dataset: Any = None, classes: Sequence[str] | None = None,
+                 work_dir: str | None = None, max_epochs: int | None = None, preprocessor: Any = None,
+                 resume_from: str | None = None, seed: int | None = None, **kwargs: Any):
+        trainer_config.check_names(kwargs, {*_ARGUMENTS, 'model', 'cfg_file', 'train_dataset', 'eval_dataset',
+                                            'work_dir', 'max_epochs', 'preprocessor', 'classes', 'seed',
+                                            'cfg_modify_fn', 'resume_from'}, 'fastinst-trainer: default_args')
+        if isinstance(model, os.PathLike):
+            model = os.fspath(model)
+        # The library asks the hub about a model's folder and waits for it; the model is put back in build_model.
+        self._given_model = model if isinstance(model, nn.Module) else None
+        if self._given_model is not None:
+            if cfg_file is None and getattr(model, 'model_dir', None):
+                cfg_file = os.path.join(model.model_dir, 'configuration.json')
+            model = None
+        if model is None and cfg_file is None:
+            raise ConfigurationError('fastinst-trainer: give model= (a folder or hub id) or cfg_file=')
+        self._starts_from_model = model is not None or self._given_model is not None
+        self._sources = train_dataset, eval_dataset
+        self._asked_for = classes, max_epochs, work_dir, seed
+        self._given_preprocessor = preprocessor
+        self._cfg_options = kwargs.pop('cfg_options', None)
+        self._resume_from = resume_from
+        self.ema: EmaHook | None = None
+        self.checkpoint_hook: CheckpointHook | None = None
+        self.fresh_metrics: dict | None = None
+        self.log_vars: dict[str, float] = {}
+        self.stepped = False
+        self._optimize_hook: OptimizeHook | None = None
+        if max_epochs is not None:
+            kwargs['max_epochs'] = max_epochs
+        super().__init__(model=model, cfg_file=os.fspath(cfg_file) if cfg_file is not None else None,
+                         cfg_modify_fn=cfg_modify_fn, train_dataset=None, eval_dataset=None, work_dir=work_dir,
+                         seed=42 if seed is None else seed, data_collator=kwargs.pop('data_collator', None) or collate,
+                         **kwargs)
+        self.amp = 'fp16' if self.use_fp16 else self.cfg.safe_get('train.amp') or None
+        if self.amp == 'fp16' and self.device.type != 'cuda':
+            raise ConfigurationError('train.amp "fp16" needs a CUDA device; on a CPU use "bf16"')
+        self.grad_scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == 'fp16')
+
+    # Configuration, data, model: what the library's constructor asks for, in this order.
+
+    def get_or_download_model_dir(self, model: str, model_revision: str | None = None,
+                                  third_party: str | None = None) -> str:
+        """A local folder is taken as it is, without asking the hub whether there is a newer one."""
+        if os.path.isdir(model):
+            return model
+        if os.path.isfile(model):
+            return os.path.dirname(os.path.abspath(model))
+        return super().get_or_download_model_dir(model, model_revision, third_party)
+
+    def rebuild_config(self, cfg: Any) -> Any:
+        """Applies the caller's changes, checks everything, opens the data and settles the classes."""
+        file = str(cfg.filename or 'configuration')
+        before = copy.deepcopy(cfg)
+        cfg = super().rebuild_config(cfg)
+        if cfg is None:
+            raise ConfigurationError('cfg_modify_fn must return the configuration')
+        if self._cfg_options:
+            cfg.merge_from_dict(self._cfg_options)
+        classes, max_epochs, _, seed = self._asked_for
+        self._file = file
+        trainer_config.with_defaults(cfg)
+        if max_epochs is not None:
+            cfg.train['max_epochs'] = max_epochs
+        if seed is None and cfg.safe_get('train.seed') is not None:
+            self._seed = int(cfg.train['seed'])
+            torch.manual_seed(self._seed)
+        trainer_config.check_keys(plain(cfg._cfg_dict), file)
+        if not cfg.safe_get('model'):
+            raise ConfigurationError(f'{file}: has no model section')
+        # What a pretrained model's own configuration says of classes gives way to the data; the caller's word does not.
+        own = [key for key in ('classes', 'decoder.num_classes')
+               if self._starts_from_model and cfg.safe_get(f'model.{key}') == before.safe_get(f'model.{key}')]
+        if self._given_model is not None:
+            classes = classes or getattr(self._given_model, 'classes', None)
+        train_set, eval_set, self.model_classes = open_data(cfg, *self._sources, self._given_preprocessor, classes, own,
+                                                            file)
+        self._data = train_set, eval_set
+        self._classes_changed = list(cfg.safe_get('model.classes') or []) != self.model_classes
+        cfg.model['classes'] = list(self.model_classes)
+        cfg.model['decoder'] = {**(cfg.safe_get('model.decoder') or {}), 'num_classes': len(self.model_classes)}
+        if self._starts_from_model and eval_set is None:
+            trainer_config.forget_evaluation(cfg, before)
+        trainer_config.check_values(cfg, has_train=train_set is not None, has_eval=eval_set is not None, file=file)
+        return cfg
+
+    def build_model(self) -> nn.Module:
+        """The model with the settled classes and the weights to start from."""
+        if self._given_model is not None:
+            return self._given_model
+        section = plain(self.cfg.model)
+        pretrained = section.get('pretrained', self._starts_from_model)
+        model = build_model(ConfigDict({**section, 'pretrained': False, 'model_dir': self.model_dir}), TASK)
+        model.network.to(memory_format=torch.channels_last)  # convolutions run faster so, on CPUs and with AMP
+        if pretrained and self._classes_changed:
+            fresh = load_for_finetuning(model.network, self.model_dir)
+            self._message = f'classes are {self.model_classes}; newly initialised: {", ".join(fresh) or "nothing"}'
+        elif pretrained:
+            load_weights(model.network, self.model_dir)
+            self._message = f'weights of {self.model_dir}'
+        else:
+            self._message = 'training from random weights'
+        return model
+
+    def get_preprocessors(self, preprocessor: Any) -> tuple[None, None]:
+        """The data sets have their transforms already."""
+        return None, None
+
+    def build_dataset(self, datasets: Any, model_cfg: Any, mode: str, preprocessor: Any = None, **kwargs: Any) -> Any:
+        """The data that ``rebuild_config`` opened."""
+        return self._data[0] if mode == ModeKeys.TRAIN else self._data[1]
+
+    def register_hook_from_cfg(self, hook_cfg: list) -> list:
+        """Puts this trainer's own hooks in the place of the library's; others are built as configured."""
+        own, rest = trainer_config.hook_settings(hook_cfg)
+        hooks = super().register_hook_from_cfg(rest)
+        self.checkpoint_hook = CheckpointHook(**own.get('checkpoint', {}), best=own.get('best'))
+        self._stop_hook = StopHook()
+        own_hooks = [EpochHook(), self.checkpoint_hook, self._stop_hook, ProgressHook(**own.get('progress', {}))]
+        if 'evaluation' in own:
+            own_hooks.append(EvaluationHook(**own['evaluation']))
+        if self.cfg.safe_get('train.ema'):
+            self.ema = EmaHook(**plain(self.cfg.train['ema']))
+            own_hooks.append(self.ema)
+        for hook in own_hooks:
+            self.register_hook(hook)
+        return hooks + own_hooks
+
+    def get_metrics(self) -> list:
+        """``evaluation.metrics``, default COCO AP."""
+        metrics = self.cfg.evaluation['metrics']
+        return [metrics] if isinstance(metrics, (str, Mapping)) else list(metrics)
+
+    def print_cfg(self) -> None:
+        """Says in a few lines what is going to happen; the whole configuration goes to the log at debug level."""
+        if not is_master():
+            return
+        train, val = self._data
+        size = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+        self.logger.info(f'{type(self.network).__name__} with {size / 1e6:.2f} M trainable parameters on '
+                         f'{self.device}; {getattr(self, "_message", "model as given")}')
+        self.logger.info(f'{len(train) if train else 0} training and {len(val) if val else 0} evaluation images; '
+                         f'work folder {self.work_dir}')
+        self.logger.debug(str(self.cfg._cfg_dict))
+
+    def print_hook_info(self) -> None:
+        """The hooks are this trainer's own affair."""
+
+    # Training
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, without ModelScope's and a parallel wrapper."""
+        return self.unwrap_module(self.model).network
+
+    @property
+    def world_size(self) -> int:
+        """Number of training processes."""
+        return torch.distributed.get_world_size(self.dp_group) if self._dist else 1
+
+    def train(self, checkpoint_path: str | None = None, load_all_state: bool = True, *args: Any,
+              resume_from: str | None = None, **kwargs: Any) -> None:
+        """Trains up to ``max_epochs``.
+
+        Args:
+            checkpoint_path: a checkpoint to go on from; with ``load_all_state=False`` only its weights are taken.
+            resume_from: 'latest' or a checkpoint; default the constructor's.
+        """
+        if self.train_dataset is None:
+            raise ConfigurationError(f'{self._file}: no training set: give train_dataset= or a dataset.train section')
+        self._mode = ModeKeys.TRAIN
+        self.train_dataloader = self.data_loader = self.get_train_dataloader()
+        if len(self.train_dataloader) == 0:
+            raise ConfigurationError(f'{len(self.train_dataset)} training images make no batch of '
+                                     f'{self.train_dataloader.batch_size} with train.dataloader.drop_last')
+        if self._optimize_hook is None:
+            self.register_optimizers_hook()
+        if checkpoint_path is not None and not load_all_state:
+            load_weights(self.network, checkpoint_path)
+        else:
+            self._resume(checkpoint_path or resume_from or self._resume_from)
+        try:
+            self.train_loop(self.train_dataloader)
+        finally:
+            self._stop_hook.release()
+        if is_master():
+            self.logger.info(f'training finished; the model is in {os.path.join(self.work_dir, OUTPUT_DIR)}')
+
+    def _resume(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        files = find_state(checkpoint, self.work_dir)
+        if files is None:
+            self.logger.info(f'nothing to resume in {self.work_dir}; starting from the beginning')
+            return
+        restore(self, *files)
+        forget_log_after(self.work_dir, self.iter)
+        self.logger.info(f'resumed from {files[0]}: {self.epoch} epochs and {self.iter} iterations are done')
+
+    def register_optimizers_hook(self) -> None:
+        """Builds optimiser and schedule, and the hook that steps them."""
+        section = plain(self.cfg.train['optimizer'])
+        options = section.pop('options', None) or {}
+        self._optimize_hook = OptimizeHook(**options)
+        optimizer, scheduler = self.optimizers
+        self.optimizer = optimizer if optimizer is not None else build_optimizer(self.network, section)
+        self.lr_scheduler = scheduler if optimizer is not None else build_scheduler(
+            self.optimizer, plain(self.cfg.safe_get('train.lr_scheduler')), self.max_iters, self.iters_per_epoch,
+            self._optimize_hook.cumulative_iters)
+        self.register_hook(self._optimize_hook)
+
+    def train_step(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
+        """One forward pass; ``train_outputs`` and ``log_vars`` hold what it gave."""
+        model.train()
+        self._mode = ModeKeys.TRAIN
+        with self._autocast(self.amp):
+            self.train_outputs = model.forward(**inputs)
+        self.log_vars = self.train_outputs.get('log_vars') or {'loss': float(self.train_outputs['loss'].detach())}
+
+    def _autocast(self, amp: str | None) -> Any:
+        if amp is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16 if amp == 'bf16' else torch.float16)
+
+    # Evaluation
+
+    def evaluate(self, checkpoint_path: str | None = None, saving_fn: Callable | None = None,
+                 **kwargs: Any) -> dict[str, Any]:
+        """The metrics on the evaluation set, of the averaged weights where there are any.
+
+        Args:
+            checkpoint_path: a weights file or model folder to evaluate; it stays loaded.
+            saving_fn: called as the library's trainer does, with inputs and outputs of each batch.
+        """
+        if self.eval_dataset is None:
+            raise ConfigurationError(f'{self._file}: no evaluation set: give eval_dataset= or a dataset.val section')
+        if checkpoint_path is not None:
+            load_weights(self.network, checkpoint_path)
+        self._mode = ModeKeys.EVAL
+        if self.eval_dataloader is None:
+            self.eval_dataloader = self.get_eval_data_loader()
+        self.data_loader = self.eval_dataloader
+        metrics = [build_metric(metric) for metric in self.metrics]
+        if saving_fn is not None:
+            from modelscope.metrics.prediction_saving_wrapper import PredictionSavingWrapper
+            metrics.append(PredictionSavingWrapper(saving_fn=saving_fn))
+        for metric in metrics:
+            metric.trainer = self
+        with self.evaluated_weights() if checkpoint_path is None else nullcontext():
+            self._metric_values = self.evaluation_loop(self.eval_dataloader, metrics)
+        if is_master():
+            self.logger.info(metrics_table(self._metric_values, self.model_classes))
+        return self._metric_values
+
+    def evaluate_while_training(self, iteration: int) -> None:
+        """Evaluates between two training iterations, and leaves the trainer as it was."""
+        metrics = self.evaluate()
+        self._mode = ModeKeys.TRAIN
+        self.data_loader = self.train_dataloader
+        self.model.train()
+        self.fresh_metrics = metrics
+        write_log(self, {'mode': 'eval', 'epoch': self.epoch + 1, 'iter': iteration,
+                         **{name: value for name, value in metrics.items() if isinstance(value, (int, float))}})
+
+    @contextmanager
+    def evaluated_weights(self) -> Iterator[None]:
+        """Within it the network has the weights that count: the averaged ones where there are any."""
+        with self.ema.swapped_in(self) if self.ema and self.ema.averages else nullcontext():
+            yield
+
+    def evaluation_loop(self, data_loader: DataLoader, metric_classes: list) -> dict[str, Any]:
+        """Runs the model over the loader's batches; with several processes gathers what each has found."""
+        self.invoke_hook(TrainerStages.before_val)
+        self.model.eval()
+        self.logger.info(f'evaluating {len(data_loader.dataset)} images')
+        for index, batch in enumerate(data_loader):
+            if self._eval_iters_per_epoch is not None and index >= self._eval_iters_per_epoch:
+                break
+            batch = to_device(batch, self.device)
+            outputs = self.evaluation_step(batch)
+            for metric in metric_classes:
+                metric.add(outputs, batch)
+        values = gathered_values(metric_classes, self.dp_group if self._dist else None)
+        self.invoke_hook(TrainerStages.after_val)
+        return values
+
+    def evaluation_step(self, data: Mapping[str, Any]) -> list[Instances]:
+        """The instances of one batch, in its order, with masks as RLE."""
+        self.model.eval()
+        with torch.no_grad(), self._autocast(self.amp if self.cfg.safe_get('evaluation.amp') else None):
+            return find_instances(self.model, data['images'], [s.original_size for s in data['samples']],
+                                  self.network.size_divisor)
+
+    # Loaders and the result folder
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of the training set, the same for the same seed whatever the number of workers."""
+        return self._loader('train', self.train_dataset, self.cfg.train.get('dataloader'), self.train_data_collator)
+
+    def get_eval_data_loader(self) -> DataLoader:
+        """Batches of the evaluation set; every image comes once."""
+        return self._loader('val', self.eval_dataset, self.cfg.evaluation.get('dataloader'), self.eval_data_collator)
+
+    def _loader(self, mode: str, dataset: Any, section: Any, collator: Callable) -> DataLoader:
+        samplers = self._samplers
+        sampler = samplers.get(mode) if isinstance(samplers, Mapping) else samplers if mode == 'train' else None
+        rank = torch.distributed.get_rank(self.dp_group) if self._dist else 0
+        return build_loader(dataset, plain(section or {}), collator, training=mode == 'train', seed=self._seed,
+                            rank=rank, world_size=self.world_size, sampler=sampler)
+
+    def save_output(self) -> None:
+        """Writes the model that counts, with its configuration, into ``work_dir/output``."""
+        with self.evaluated_weights():
+            config = trainer_config.portable(plain(self.cfg._cfg_dict))
+            config['model']['pretrained'] = True
+            self.unwrap_module(self.model).save_pretrained(os.path.join(self.work_dir, OUTPUT_DIR), config=config)

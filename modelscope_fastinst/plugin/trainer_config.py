@@ -1,0 +1,243 @@
+"""The trainer's configuration: defaults, a check that finds misspelt keys before anything starts, and what of it goes
+into the result folder.
+"""
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from modelscope_fastinst.data.augment import InferenceTransform, TrainTransform
+
+from .configuration import plain
+
+PREPROCESSOR = 'fastinst-preprocessor'
+METRIC = 'fastinst-coco-metric'
+AMP = ('bf16', 'fp16')
+
+# The recipe, for configurations without a `train` section (a stock model's).
+DEFAULT_TRAIN = {
+    'max_epochs': 50,
+    'dataloader': {'batch_size_per_gpu': 8, 'workers_per_gpu': 2},
+    'optimizer': {'type': 'AdamW', 'lr': 1e-4, 'weight_decay': 0.05},
+    'lr_scheduler': {'type': 'MultiStepLR', 'milestones': [0.88889, 0.96296], 'gamma': 0.1},
+}
+DEFAULT_PREPROCESSOR = {'type': PREPROCESSOR, 'min_size': 640, 'max_size': 853}
+
+_LOADER_KEYS = ('batch_size_per_gpu', 'workers_per_gpu', 'persistent_workers', 'drop_last', 'shuffle', 'pin_memory',
+                'prefetch_factor')
+_COUNT_KEYS = ('interval', 'by_epoch', 'save_dir', 'output_dir', 'output_sub_dir')
+# Known keys by section. None stands for any.
+_KNOWN: dict[str, Sequence[str] | None] = {
+    'model': ('type', 'pretrained', 'classes', 'backbone', 'encoder', 'decoder', 'criterion'),
+    'preprocessor': ('type', 'train', 'val', 'mode', *inspect.signature(InferenceTransform).parameters),
+    'preprocessor.train': ('type', 'mode', *inspect.signature(TrainTransform).parameters),
+    'preprocessor.val': ('type', 'mode', *inspect.signature(InferenceTransform).parameters),
+    'train': ('work_dir', 'max_epochs', 'train_iters_per_epoch', 'dataloader', 'optimizer', 'lr_scheduler',
+              'checkpoint', 'logging', 'hooks', 'amp', 'ema', 'seed'),
+    'train.dataloader': _LOADER_KEYS,
+    'train.optimizer': None,
+    'train.optimizer.options': ('cumulative_iters', 'grad_clip', 'max_bad_steps'),
+    'train.optimizer.options.grad_clip': ('max_norm', 'norm_type'),
+    'train.lr_scheduler': ('type', 'milestones', 'gamma', 'power', 'min_factor', 'options'),
+    'train.lr_scheduler.options': ('by_epoch', 'warmup'),
+    'train.lr_scheduler.options.warmup': ('type', 'warmup_iters', 'warmup_ratio'),
+    'train.checkpoint': ('period', 'best'),
+    'train.checkpoint.period': (*_COUNT_KEYS, 'save_strategy', 'max_checkpoint_num', 'save_last'),
+    'train.checkpoint.best': ('metric_key', 'rule', 'save_best', *_COUNT_KEYS),
+    'train.logging': (*_COUNT_KEYS, 'out_dir'),
+    'train.ema': ('decay',),
+    'evaluation': ('dataloader', 'metrics', 'period', 'amp', 'val_iters_per_epoch'),
+    'evaluation.dataloader': _LOADER_KEYS,
+    'evaluation.period': ('interval', 'by_epoch', 'eval_strategy', 'start_idx'),
+}
+_TOP = ('framework', 'task', 'pipeline', 'model', 'preprocessor', 'postprocessor', 'dataset', 'train', 'evaluation')
+# Sections of the result folder's configuration that would tell where things lay on the machine that trained.
+_NOT_PORTABLE = {'dataset', 'work_dir', 'save_dir', 'out_dir', 'output_dir', 'model_dir', 'device', 'hooks',
+                 'trust_remote_code', 'load_from', 'resume_from'}
+
+
+class ConfigurationError(ValueError):
+    """A setting that cannot be right, with its place, its value and the mend."""
+
+
+def with_defaults(cfg: Any) -> None:
+    """Fills in what the trainer needs and the configuration (a ``modelscope`` Config) lacks."""
+    train = cfg.safe_get('train') or {}
+    train = {**DEFAULT_TRAIN, **train} if 'max_epochs' not in train and 'optimizer' not in train else dict(train)
+    for key in ('dataloader', 'optimizer'):
+        train.setdefault(key, DEFAULT_TRAIN[key])
+    cfg['train'] = train
+    cfg['preprocessor'] = cfg.safe_get('preprocessor') or dict(DEFAULT_PREPROCESSOR)
+    evaluation = dict(cfg.safe_get('evaluation') or {})
+    evaluation.setdefault('metrics', [METRIC])
+    cfg['evaluation'] = evaluation
+
+
+def check_keys(cfg: Mapping[str, Any], file: str = 'configuration.json') -> None:
+    """Raises a ConfigurationError for the first key that no part of the trainer reads, with the nearest known one."""
+    for key in cfg:
+        near = difflib.get_close_matches(key, _TOP, 1, 0.8)
+        if key not in _TOP and near:
+            raise ConfigurationError(f'{file}: unknown section {key!r}; did you mean {near[0]!r}?')
+    for path, known in _KNOWN.items():
+        section = _section(cfg, path)
+        if section is None or known is None:
+            continue
+        if not isinstance(section, Mapping):
+            raise ConfigurationError(f'{file}: {path} must be a section; got {section!r}')
+        if path.startswith('preprocessor') and section.get('type', PREPROCESSOR) != PREPROCESSOR:
+            continue
+        check_names(section, known, f'{file}: {path}')
+    _check_optimizer(_section(cfg, 'train.optimizer') or {}, file)
+
+
+def check_names(names: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Raises a ConfigurationError for the first name that is not known."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f'did you mean {near[0]!r}?' if near else f'known are {", ".join(sorted(known))}'
+            raise ConfigurationError(f'{where} has the unknown key {name!r}; {hint}')
+
+
+def check_values(cfg: Any, *, has_train: bool, has_eval: bool, file: str = 'configuration.json') -> None:
+    """Raises a ConfigurationError for settings that contradict each other or the data given."""
+    get = cfg.safe_get
+    amp = get('train.amp')
+    if amp not in (None, False, *AMP):
+        raise ConfigurationError(f'{file}: train.amp is {amp!r}; known are {", ".join(AMP)} and null')
+    for path in ('train.max_epochs', 'train.dataloader.batch_size_per_gpu', 'evaluation.dataloader.batch_size_per_gpu',
+                 'train.checkpoint.period.interval', 'evaluation.period.interval', 'train.logging.interval',
+                 'train.optimizer.options.cumulative_iters'):
+        value = get(path)
+        if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
+            raise ConfigurationError(f'{file}: {path} must be a whole number of at least 1; got {value!r}')
+    if get('train.checkpoint.best') is not None:
+        if not get('train.checkpoint.best.metric_key'):
+            raise ConfigurationError(f'{file}: train.checkpoint.best needs a metric_key, for instance "segm_mAP"')
+        if get('train.checkpoint.best.rule', 'max') not in ('max', 'min'):
+            raise ConfigurationError(f'{file}: train.checkpoint.best.rule must be "max" or "min"; '
+                                     f'got {get("train.checkpoint.best.rule")!r}')
+        if get('evaluation.period') is None:
+            raise ConfigurationError(f'{file}: train.checkpoint.best keeps the best model by '
+                                     f'{get("train.checkpoint.best.metric_key")!r}, but nothing is evaluated: add '
+                                     '"evaluation": {"period": {"interval": 1}}')
+    if has_train and not has_eval and get('evaluation.period') is not None:
+        raise ConfigurationError(f'{file}: evaluation.period asks for evaluation during the training, but there is no '
+                                 'evaluation set: give eval_dataset= or dataset.val, or remove evaluation.period')
+
+
+def forget_evaluation(cfg: Any, before: Any) -> None:
+    """Takes evaluation during the training out of ``cfg`` where a pretrained model's own settings ask for it.
+
+    For a training without an evaluation set: the model was trained with one, which says nothing about this training.
+
+    Args:
+        cfg: the configuration as it is to be used.
+        before: the model's own.
+    """
+    for path in ('evaluation.period', 'train.checkpoint.best'):
+        section, key = path.rsplit('.', 1)
+        if cfg.safe_get(path) is not None and plain(cfg.safe_get(path)) == plain(before.safe_get(path)):
+            del cfg.safe_get(section)[key]
+
+
+def hook_settings(hooks: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict], list[dict]]:
+    """Sorts the library's hook list into settings of this trainer's own hooks and the user's further hooks.
+
+    Returns:
+        Settings by 'checkpoint', 'best', 'progress' and 'evaluation', and the rest of the list.
+    """
+    names = {'CheckpointHook': 'checkpoint', 'BestCkptSaverHook': 'best', 'TextLoggerHook': 'progress',
+             'EvaluationHook': 'evaluation', 'IterTimerHook': ''}
+    own: dict[str, dict] = {}
+    rest = []
+    for hook in hooks:
+        hook = dict(hook)
+        kind = hook.get('type')
+        if kind not in names:
+            rest.append(hook)
+        elif names[kind]:
+            hook.pop('type')
+            for strategy in ('save_strategy', 'eval_strategy'):
+                if strategy in hook:
+                    hook.setdefault('by_epoch', hook.pop(strategy) != 'by_step')
+            own[names[kind]] = hook
+    keep = {'checkpoint': ('interval', 'by_epoch', 'max_checkpoint_num'), 'best': ('metric_key', 'rule'),
+            'progress': ('interval',), 'evaluation': ('interval', 'by_epoch', 'start_idx')}
+    return {name: {key: value for key, value in settings.items() if key in keep[name]}
+            for name, settings in own.items()}, rest
+
+
+def portable(section: Any) -> Any:
+    """A configuration as plain data for another machine: no paths, no data set, no device."""
+    if isinstance(section, Mapping):
+        return {str(key): portable(value) for key, value in section.items()
+                if key not in _NOT_PORTABLE and not (isinstance(value, str) and os.path.isabs(value))}
+    if isinstance(section, (list, tuple)):
+        return [portable(item) for item in section]
+    return section
+
+
+def settle_classes(configured: Sequence[str] | None, num_classes: int | None, data: Sequence[str] | None, *,
+                   asked_for: Sequence[str] | None, replaceable: Sequence[str] = (),
+                   file: str = 'configuration.json') -> list[str]:
+    """Which classes the model is to have.
+
+    Args:
+        configured: ``model.classes``.
+        num_classes: ``model.decoder.num_classes``.
+        data: the training set's classes, None where it does not say.
+        asked_for: the trainer's ``classes=``.
+        replaceable: 'classes' and 'decoder.num_classes' where they are a pretrained model's own: the data's count.
+
+    Raises:
+        ConfigurationError: they contradict each other.
+    """
+    if asked_for is not None:
+        asked_for = [str(name) for name in asked_for]
+        if not asked_for or len(set(asked_for)) < len(asked_for):
+            raise ConfigurationError(f'classes= must name at least one class and none twice; got {asked_for}')
+        if data is not None and list(data) != asked_for:
+            raise ConfigurationError(f'classes= are {asked_for}, but the training set has {list(data)}')
+        return asked_for
+    if 'classes' in replaceable and data is not None:
+        configured = None
+    if configured and data is not None and list(configured) != list(data):
+        raise ConfigurationError(f'{file}: model.classes are {_shown(configured)}, but the training set has '
+                                 f'{_shown(data)}: correct model.classes, or remove it to take the data\'s')
+    classes = list(configured or data or [])
+    if not classes:
+        raise ConfigurationError(f'{file}: no class names: give classes=, model.classes, or a training set with a '
+                                 '`classes` attribute')
+    if 'decoder.num_classes' not in replaceable and num_classes is not None and num_classes != len(classes):
+        raise ConfigurationError(f'{file}: model.decoder.num_classes is {num_classes}, but there are {len(classes)} '
+                                 f'classes ({_shown(classes)}): make them agree, or remove num_classes')
+    return classes
+
+
+def _shown(names: Sequence[str]) -> str:
+    names = [str(name) for name in names]
+    return str(names) if len(names) <= 8 else f'{names[:6]} and {len(names) - 6} more'
+
+
+def _section(cfg: Mapping[str, Any], path: str) -> Any:
+    for key in path.split('.'):
+        if not isinstance(cfg, Mapping) or cfg.get(key) is None:
+            return None
+        cfg = cfg[key]
+    return cfg
+
+
+def _check_optimizer(section: Mapping[str, Any], file: str) -> None:
+    import torch
+    cls = getattr(torch.optim, section.get('type', 'AdamW'), None)
+    if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
+        raise ConfigurationError(f'{file}: train.optimizer.type is {section["type"]!r}; torch.optim has no such class')
+    taken = set(inspect.signature(cls).parameters) - {'params'}
+    check_names(section, taken | {'type', 'options', 'backbone_multiplier', 'weight_decay_norm', 'weight_decay_embed'},
+                f'{file}: train.optimizer')

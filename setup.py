@@ -1,0 +1,86 @@
+"""Packaging: what is installed, and what each requirement is for."""
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION_FILE = (HERE / 'modelscope_fastinst' / 'version.py').read_text('utf-8')
+VERSION = re.search(r"__version__ = '([^']+)'", VERSION_FILE).group(1)
+
+CORE = [
+    # the networks, their training and their export. No build is chosen here: CPU, CUDA and ROCm ones all serve
+    'torch>=2.6',
+    # colour jitter and grey conversion of the training augmentation. Each torchvision release asks for exactly one
+    # torch release, so that installing both in one command gives a pair that fits; it is imported where it is used
+    'torchvision>=0.21',
+    # pipeline(), Model, EpochBasedTrainer, the registries and the hub client that this package plugs into. The plugin
+    # uses private parts of these, hence the upper bound; the extra brings what `modelscope.pipelines` imports
+    'modelscope[framework]>=1.40.2,<1.41',
+    # imported by `modelscope.msdatasets`; ModelScope 1.40 works with these releases and says so itself
+    'datasets>=4.0.0,<=4.8.4',
+    # ModelScope's trainer imports distutils, which Python 3.12 dropped and setuptools brings back
+    'setuptools',
+    # images and masks outside the network
+    'numpy>=1.24',
+    # the Hungarian algorithm (linear_sum_assignment); filters of the drawn demo image
+    'scipy>=1.10',
+    # COCO's run-length encoding and COCO's AP; 2.0.8 is the first release for numpy 2
+    'pycocotools>=2.0.8',
+    # model.safetensors: weights that hold no code
+    'safetensors>=0.4.3',
+    # reading, resizing and writing images; the authors resize with it, to the digit
+    'Pillow>=10.0',
+    # outlines in pictures of results, and nothing else. The headless build, because the plain one wants libGL, which
+    # servers lack
+    'opencv-python-headless>=4.9',
+]
+
+TEST = [
+    'pytest>=8.0',         # the test runner
+    'hypothesis>=6.100',   # properties of geometry and file formats
+    'ruff>=0.9',           # style; part of `make test`
+]
+
+EXTRAS = {
+    'test': TEST,
+    'dev': [
+        *TEST,
+        'build>=1.2',      # wheels and source archives for a release
+    ],
+    # pictures of training curves: demo/curve.py
+    'plot': ['matplotlib>=3.8'],
+}
+
+setup(
+    name='modelscope-fastinst',
+    version=VERSION,
+    description='FastInst instance segmentation for ModelScope: inference, training and evaluation',
+    long_description=(HERE / 'README.md').read_text('utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    python_requires='>=3.10',
+    packages=find_packages(include=['modelscope_fastinst', 'modelscope_fastinst.*']),
+    package_data={'modelscope_fastinst': ['assets/default/*']},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={
+        'console_scripts': ['modelscope-fastinst = modelscope_fastinst.cli:main'],
+        # makes `modelscope fastinst ...` work beside `modelscope download ...`
+        'modelscope_hub.cli_plugins': ['fastinst = modelscope_fastinst.plugin.cli_plugin:FastInstCommand'],
+    },
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Operating System :: OS Independent',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
+    keywords='modelscope fastinst instance segmentation',
+    zip_safe=False,
+)

@@ -45,7 +45,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.relu_(self.conv2(self.conv1(x)) + shortcut)
+        return F.relu_(self.conv2(self.conv1(x)).add_(shortcut))
 
 
 class BottleneckBlock(nn.Module):
@@ -64,7 +64,7 @@ class BottleneckBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.relu_(self.conv3(self.conv2(self.conv1(x))) + shortcut)
+        return F.relu_(self.conv3(self.conv2(self.conv1(x))).add_(shortcut))
 
 
 class ResNet(nn.Module):

@@ -113,7 +113,7 @@ class FastInstCriterion(nn.Module):
             nothing = masks.sum() * 0.0  # keeps every parameter in the graph, as distributed training needs
             return nothing, nothing
         uncertain = points.uncertain_points(predicted.detach(), self.num_points, self.oversample_ratio,
-                                                 self.importance_sample_ratio)
+                                            self.importance_sample_ratio)
         truth, start = [], 0
         for target, (_, objects) in zip(targets, matching, strict=True):
             at = uncertain[start:start + len(objects)]

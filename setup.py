@@ -21,6 +21,8 @@ CORE = [
     'datasets>=4.0.0,<=4.8.4',
     # ModelScope's trainer imports distutils, which Python 3.12 dropped and setuptools brings back
     'setuptools',
+    # the progress bar of a training on a terminal; modelscope asks for it as well
+    'tqdm',
     # images and masks outside the network
     'numpy>=1.24',
     # the Hungarian algorithm (linear_sum_assignment); filters of the drawn demo image

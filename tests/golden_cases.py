@@ -24,6 +24,7 @@ FOLDER = Path(os.environ.get('FASTINST_GOLDEN') or Path(__file__).parent / 'gold
 CONFIGS: dict[str, dict[str, Any]] = {
     'fastinst_R50_ppm-fpn_x1_576': {'depth': 50, 'dec_layers': 1},
     'fastinst_R50_ppm-fpn_x3_640': {'depth': 50, 'dec_layers': 3},
+    'fastinst_R101_ppm-fpn_x3_640': {'depth': 101, 'dec_layers': 3},
 }
 
 

@@ -36,13 +36,18 @@ def load_weights(network: nn.Module, source: str | Path) -> None:
     _load(network, read_state_dict(path), path)
 
 
-def load_for_finetuning(network: nn.Module, source: str | Path) -> list[str]:
+def load_for_finetuning(network: nn.Module, source: str | Path, renew_classes: bool = False) -> list[str]:
     """Like ``load_weights``, but the tensors that depend on the classes may have another shape.
 
     Those keep the network's fresh initialisation.
 
+    Args:
+        renew_classes: all tensors that depend on the classes keep it, also those of the same shape: for as many classes
+            that mean something else.
+
     Returns:
-        The names of the tensors that were newly initialised; empty where the number of classes is the same.
+        The names of the tensors that were newly initialised; without ``renew_classes`` empty where the number of
+        classes is the same.
 
     Raises:
         CheckpointError: as ``load_weights``, for every tensor that does not depend on the classes.
@@ -51,7 +56,7 @@ def load_for_finetuning(network: nn.Module, source: str | Path) -> list[str]:
     state = read_state_dict(path)
     own = network.state_dict()
     new = [key for key, tensor in own.items()
-           if key in state and state[key].shape != tensor.shape and _is_class_dependent(key)]
+           if key in state and _is_class_dependent(key) and (renew_classes or state[key].shape != tensor.shape)]
     _load(network, state | {key: own[key] for key in new}, path)
     if new:
         logger.info('%s: newly initialised for other classes: %s', path, ', '.join(new))

@@ -192,6 +192,13 @@ class CocoEvaluator:
         return int(index)
 
 
+def metric_names(classes: Sequence[str]) -> list[str]:
+    """The names of all values that `CocoEvaluator.evaluate` gives for these classes: averages first."""
+    suffixes = ('', '_50', '_75', *(f'_{short}' for short in _SIZES.values()))
+    return [*(f'{iou_type}_mAP{suffix}' for iou_type in IOU_TYPES for suffix in suffixes),
+            *(f'{iou_type}_AP/{name}' for iou_type in IOU_TYPES for name in classes)]
+
+
 def evaluate_results(annotation_file: str | Path, results_file: str | Path) -> dict[str, float]:
     """AP of results in COCO's results format against a COCO annotation file.
 

@@ -17,6 +17,7 @@ import torch
 from modelscope.trainers.hooks.hook import Hook
 from modelscope.utils.torch_utils import is_master
 
+from .hooks import largest
 from .sampling import rng_state, set_rng_state
 
 OUTPUT_DIR = 'output'
@@ -142,10 +143,12 @@ class StopHook(Hook):
             self._asked = number
 
     def after_train_iter(self, trainer: Any) -> None:
-        if self._asked is not None and trainer.stepped:
+        # A signal may reach one of several processes only; they leave together.
+        asked = int(largest(self._asked or 0, trainer.train_outputs['loss'].device))
+        if asked and trainer.stepped:
             trainer.checkpoint_hook.save_within_epoch(trainer)
-            trainer.logger.info(f'stopped by {signal.Signals(self._asked).name}; to go on: resume_from=\'latest\'')
-            self._leave(self._asked)
+            trainer.logger.info(f'stopped by {signal.Signals(asked).name}; to go on: resume_from=\'latest\'')
+            self._leave(asked)
 
     @staticmethod
     def _leave(number: int) -> None:

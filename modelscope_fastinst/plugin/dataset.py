@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -75,6 +76,8 @@ class FastInstDataset(TorchCustomDataset):
         if not isinstance(sample, Sample):
             raise TypeError(f'{type(self._inner_dataset).__name__}[{index}] is a {type(sample).__name__}; the trainer '
                             'needs modelscope_fastinst.structures.Sample')
+        if sample.image_id is None:   # evaluation counts an id once
+            sample = replace(sample, image_id=index)
         if self.mode != 'train' and sample.target is not None and not sample.annotations:
             sample = _with_annotations(sample)
         return self.preprocessor(sample) if self.preprocessor is not None else sample
@@ -215,4 +218,13 @@ def _joined(parts: list[FastInstDataset], name: str) -> FastInstDataset:
     if any(part.classes != parts[0].classes for part in parts):
         raise ConfigurationError(f'{name}: its parts have different classes: '
                                  f'{" and ".join(str(part.classes) for part in parts)}; give classes=')
-    return FastInstDataset(ConcatDataset(parts), mode=parts[0].mode, classes=parts[0].classes)
+    return FastInstDataset(_Parts(parts), mode=parts[0].mode, classes=parts[0].classes)
+
+
+class _Parts(ConcatDataset):
+    """Data sets in a row. Their image ids become (number of the part, its own id), for each may count from 1."""
+
+    def __getitem__(self, index: int) -> Sample:
+        index = range(len(self))[index]
+        sample = super().__getitem__(index)
+        return replace(sample, image_id=(bisect_right(self.cumulative_sizes, index), sample.image_id))

@@ -67,18 +67,37 @@ class OptimizeHook(Hook):
         trainer.stepped = True
 
     def _is_finite(self, trainer: Any, loss: torch.Tensor) -> bool:
-        if math.isfinite(trainer.log_vars.get('loss', 0.0)):
+        finite = math.isfinite(trainer.log_vars.get('loss', 0.0))
+        if not largest(not finite, loss.device):
             self._bad_steps = 0
             return True
         self._bad_steps += 1
         names = [sample.file_name or sample.image_id for sample in trainer.data_batch.get('samples', [])]
         message = f'the loss of iteration {trainer.iter + 1} is {loss.item()} (images {names})'
+        if finite:
+            message = f'the loss of iteration {trainer.iter + 1} is not finite in another process'
         trainer.optimizer.zero_grad(set_to_none=True)
         if self._bad_steps >= self.max_bad_steps:
             raise FloatingPointError(f'{message}; {self._bad_steps} such iterations in a row: lower the learning rate '
                                      'or set train.optimizer.options.grad_clip')
         trainer.logger.warning(f'{message}; step skipped')
         return False
+
+
+def largest(number: float, device: torch.device) -> float:
+    """The largest of the numbers that the training processes call this with: what one of them does, all must do.
+
+    A process that leaves out a backward pass, or leaves, would have the others wait for its gradients forever.
+
+    Args:
+        number: a flag, or a number that float32 holds.
+        device: of the model, for that is what the processes' messages go through.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return float(number)
+    shared = torch.tensor(float(number), device=device)
+    torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
+    return shared.item()
 
 
 class EpochHook(Hook):
@@ -193,7 +212,10 @@ class EvaluationHook(Hook):
 
 
 class ProgressHook(Hook):
-    """One line of progress every ``interval`` iterations, for people in the log and for programs in ``log.jsonl``."""
+    """One line of progress every ``interval`` iterations, for people in the log and for programs in ``log.jsonl``.
+
+    On a terminal people get a bar for each epoch instead of the lines.
+    """
 
     PRIORITY = 90
 
@@ -201,10 +223,23 @@ class ProgressHook(Hook):
         self.interval = interval
         self._sums: dict[str, float] = defaultdict(float)
         self._count = self._images = 0
+        self._bar: Any = None
 
     def before_run(self, trainer: Any) -> None:
         self._start = self._since = time.perf_counter()
         self._first_iter = trainer.iter
+
+    def before_train_epoch(self, trainer: Any) -> None:
+        if is_master() and sys.stderr.isatty():
+            from tqdm import tqdm
+            self._bar = tqdm(total=trainer.iters_per_epoch, initial=trainer.inner_iter, file=sys.stderr, unit='it',
+                             desc=f'epoch {trainer.epoch + 1}/{trainer.max_epochs}', dynamic_ncols=True)
+
+    def close(self) -> None:
+        """Ends the bar's line, so that what is written next starts one of its own."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     def before_train_iter(self, trainer: Any) -> None:
         self._lr = trainer.optimizer.param_groups[0]['lr']
@@ -216,18 +251,31 @@ class ProgressHook(Hook):
         self._images += len(trainer.data_batch['images']) * trainer.world_size
         if self.every_n_iters(trainer, self.interval) or self.is_last_iter(trainer):
             self._log(trainer)
+        if self._bar is not None:
+            self._bar.set_postfix(
+                {name: f'{value:.4g}' for name, value in _summary(trainer.log_vars).items()}
+                | {'lr': f'{self._lr:.3g}', 'mem': f'{memory_mb()} MB',
+                   'eta': str(timedelta(seconds=round(self._remaining(trainer))))}, refresh=False)
+            self._bar.update()
+            if self.end_of_epoch(trainer):
+                self.close()
+
+    def _remaining(self, trainer: Any) -> float:
+        done = trainer.iter + 1
+        return (time.perf_counter() - self._start) / (done - self._first_iter) * (trainer.max_iters - done)
 
     def _log(self, trainer: Any) -> None:
         now = time.perf_counter()
         done = trainer.iter + 1
         seconds = max(now - self._since, 1e-9)
-        remaining = (now - self._start) / (done - self._first_iter) * (trainer.max_iters - done)
+        remaining = self._remaining(trainer)
         losses = {name: total / self._count for name, total in self._sums.items()}
         record = {'mode': 'train', 'epoch': trainer.epoch + 1, 'iter': done, 'lr': self._lr, **losses,
                   'iters_per_second': self._count / seconds, 'images_per_second': self._images / seconds,
                   'memory_mb': memory_mb(), 'eta_seconds': round(remaining)}
         shown = ' '.join(f'{name} {value:.4g}' for name, value in _summary(losses).items())
-        trainer.logger.info(
+        write_line = trainer.logger.info if self._bar is None else trainer.logger.debug
+        write_line(
             f'epoch {trainer.epoch + 1}/{trainer.max_epochs} iter {done}/{trainer.max_iters} {shown} '
             f'lr {self._lr:.3g} {record["iters_per_second"]:.2f} it/s {record["images_per_second"]:.1f} img/s '
             f'mem {record["memory_mb"]} MB eta {timedelta(seconds=round(remaining))}')

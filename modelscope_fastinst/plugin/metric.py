@@ -18,11 +18,22 @@ class FastInstCocoMetric(Metric):
 
     Args:
         classes: names in the order of the class indices; default the model's of the trainer that uses the metric.
-        max_instances: instances an image that count, COCO's ``maxDets``.
+        max_instances: so many of an image's best instances count; COCO's AP takes at most 100.
+
+    Raises:
+        TypeError: a setting that the metric does not have.
+        ValueError: ``max_instances`` is not a whole number from 1 to 100.
     """
 
     def __init__(self, classes: Sequence[str] | None = None, max_instances: int = 100, **kwargs: Any):
         super().__init__()
+        kwargs.pop('trust_remote_code', None)   # which ModelScope's registry may add
+        if kwargs:
+            raise TypeError(f'fastinst-coco-metric has no setting {", ".join(map(repr, kwargs))}; known are classes, '
+                            'max_instances')
+        if isinstance(max_instances, bool) or not isinstance(max_instances, int) or not 1 <= max_instances <= 100:
+            raise ValueError(f'fastinst-coco-metric: max_instances must be a whole number from 1 to 100; got '
+                             f'{max_instances!r}')
         self.trainer: Any = None
         self.classes = list(classes) if classes is not None else None
         self.max_instances = max_instances
@@ -44,14 +55,16 @@ class FastInstCocoMetric(Metric):
         """Takes in one batch.
 
         Args:
-            outputs: the network's output, or the batch's instances with masks as RLE.
+            outputs: the network's output, or the batch's instances, best first, with masks as RLE.
             inputs: the batch as ``data.collate`` makes it; its ``samples`` carry ids, sizes and ground truth.
         """
         samples: list[Sample] = inputs['samples']
         if isinstance(outputs, NetworkOutput):
             outputs = evaluation_postprocessor(self.max_instances)(outputs, [s.original_size for s in samples])
         for sample, instances in zip(samples, outputs, strict=True):
-            self.evaluator.add(sample.image_id, sample.original_size, sample.annotations, instances)
+            best = Instances(*(part[:self.max_instances] for part in (instances.scores, instances.labels,
+                                                                      instances.masks, instances.boxes)))
+            self.evaluator.add(sample.image_id, sample.original_size, sample.annotations, best)
 
     def evaluate(self) -> dict[str, Any]:
         """The averages over everything added; see ``evaluation.coco.CocoEvaluator.evaluate``."""
@@ -62,8 +75,11 @@ class FastInstCocoMetric(Metric):
         self.evaluator.merge(other.evaluator)
 
     def __getstate__(self) -> dict[str, Any]:
-        # The trainer stays where it is when a metric travels to another process.
-        return {**self.__dict__, 'trainer': None, 'classes': self.evaluator and self.classes}
+        # The trainer stays where it is when a metric travels to another process; the evaluator takes what it needs of
+        # it first, also where no image was added.
+        if self.trainer is not None:
+            _ = self.evaluator
+        return {**self.__dict__, 'trainer': None}
 
 
 def find_instances(model: Any, images: Sequence[Tensor], original_sizes: Sequence[tuple[int, int]],

@@ -102,8 +102,9 @@ def lr_factor(cfg: Mapping[str, Any] | None, max_iters: int, iters_per_epoch: in
     Args:
         cfg: the ``train.lr_scheduler`` section: ``type`` MultiStepLR (``milestones``, ``gamma``), CosineAnnealingLR
             (``eta_min`` as a fraction of the base rate: ``min_factor``), PolynomialLR (``power``, ``min_factor``) or
-            ConstantLR; ``options``: ``by_epoch`` (milestones and warm-up count epochs; default False: iterations) and
-            ``warmup``: ``warmup_iters`` and ``warmup_ratio``. Milestones between 0 and 1 are fractions of the training.
+            ConstantLR; ``options``: ``by_epoch`` (milestones count epochs, else iterations; no default, because other
+            trainers' differ) and ``warmup``: ``warmup_iters``, always iterations, and ``warmup_ratio``. Milestones
+            between 0 and 1 are fractions of the training and need no ``by_epoch``.
         max_iters: iterations of the whole training.
         iters_per_epoch: iterations of one epoch.
 
@@ -111,7 +112,7 @@ def lr_factor(cfg: Mapping[str, Any] | None, max_iters: int, iters_per_epoch: in
         A function of the number of finished iterations.
 
     Raises:
-        ValueError: unknown type, or milestones that do not ascend.
+        ValueError: unknown type, milestones that do not ascend, or that do not say what they count.
     """
     cfg = dict(cfg or {'type': 'ConstantLR'})
     kind = cfg.get('type')
@@ -119,13 +120,16 @@ def lr_factor(cfg: Mapping[str, Any] | None, max_iters: int, iters_per_epoch: in
         raise ValueError(f'train.lr_scheduler.type is {kind!r}; known are {", ".join(_SCHEDULES)} '
                          '(others: build_trainer(..., optimizers=(optimizer, scheduler)))')
     options = dict(cfg.get('options') or {})
-    unit = iters_per_epoch if options.get('by_epoch', False) else 1
+    unit = iters_per_epoch if options.get('by_epoch') else 1
     warmup = dict(options.get('warmup') or {})
-    warmup_iters = int(warmup.get('warmup_iters', 0) * unit)
+    warmup_iters = int(warmup.get('warmup_iters', 0))
     warmup_ratio = float(warmup.get('warmup_ratio', 0.1))
     min_factor = float(cfg.get('min_factor', 0.0))
     power = float(cfg.get('power', 0.9))
     gamma = float(cfg.get('gamma', 0.1))
+    if options.get('by_epoch') is None and any(m >= 1 for m in cfg.get('milestones', [])):
+        raise ValueError(f'train.lr_scheduler.milestones {list(cfg["milestones"])} may be epochs or iterations: add '
+                         '"options": {"by_epoch": true} for epochs, false for iterations')
     milestones = [m * max_iters if 0 < m < 1 else m * unit for m in cfg.get('milestones', [])]
     if milestones != sorted(milestones):
         raise ValueError(f'train.lr_scheduler.milestones must ascend; got {list(cfg["milestones"])}')

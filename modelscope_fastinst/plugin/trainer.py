@@ -55,8 +55,9 @@ class FastInstTrainer(EpochBasedTrainer):
         cfg_file: the configuration; default the model folder's.
         cfg_modify_fn: called with the configuration, returns it changed.
         train_dataset, eval_dataset: see ``dataset.open_dataset``; default the configuration's ``dataset`` section.
-        classes: class names of the model to train; default the training set's. Tensors that depend on the classes
-            start anew where the model's classes are others.
+        classes: class names of the model to train; default the training set's. Where the model's own classes have
+            other names or another order, all tensors that depend on the classes start anew; where it does not name
+            them, only if their number differs.
         work_dir: where to write; default ``train.work_dir``.
         max_epochs: instead of ``train.max_epochs``.
         preprocessor: a callable on samples, or ``{'train': ..., 'val': ...}``, instead of the configuration's.
@@ -87,6 +88,8 @@ class FastInstTrainer(EpochBasedTrainer):
             model = None
         if model is None and cfg_file is None:
             raise ConfigurationError('fastinst-trainer: give model= (a folder or hub id) or cfg_file=')
+        if kwargs.get('launcher') and not torch.cuda.is_available():
+            raise ConfigurationError('launcher= needs CUDA here; without it train with one process, no launcher=')
         self._starts_from_model = model is not None or self._given_model is not None
         self._sources = train_dataset, eval_dataset
         self._asked_for = classes, max_epochs, work_dir, seed
@@ -149,7 +152,7 @@ class FastInstTrainer(EpochBasedTrainer):
         train_set, eval_set, self.model_classes = open_data(cfg, *self._sources, self._given_preprocessor, classes, own,
                                                             file)
         self._data = train_set, eval_set
-        self._classes_changed = list(cfg.safe_get('model.classes') or []) != self.model_classes
+        self._weights_classes = trainer_config.classes_of_weights(self.model_dir, before)
         cfg.model['classes'] = list(self.model_classes)
         cfg.model['decoder'] = {**(cfg.safe_get('model.decoder') or {}), 'num_classes': len(self.model_classes)}
         if self._starts_from_model and eval_set is None:
@@ -165,8 +168,9 @@ class FastInstTrainer(EpochBasedTrainer):
         pretrained = section.get('pretrained', self._starts_from_model)
         model = build_model(ConfigDict({**section, 'pretrained': False, 'model_dir': self.model_dir}), TASK)
         model.network.to(memory_format=torch.channels_last)  # convolutions run faster so, on CPUs and with AMP
-        if pretrained and self._classes_changed:
-            fresh = load_for_finetuning(model.network, self.model_dir)
+        if pretrained and self._weights_classes != self.model_classes:
+            renew = self._weights_classes is not None and self._data[0] is not None
+            fresh = load_for_finetuning(model.network, self.model_dir, renew_classes=renew)
             self._message = f'classes are {self.model_classes}; newly initialised: {", ".join(fresh) or "nothing"}'
         elif pretrained:
             load_weights(model.network, self.model_dir)
@@ -189,7 +193,8 @@ class FastInstTrainer(EpochBasedTrainer):
         hooks = super().register_hook_from_cfg(rest)
         self.checkpoint_hook = CheckpointHook(**own.get('checkpoint', {}), best=own.get('best'))
         self._stop_hook = StopHook()
-        own_hooks = [EpochHook(), self.checkpoint_hook, self._stop_hook, ProgressHook(**own.get('progress', {}))]
+        self._progress = ProgressHook(**own.get('progress', {}))
+        own_hooks = [EpochHook(), self.checkpoint_hook, self._stop_hook, self._progress]
         if 'evaluation' in own:
             own_hooks.append(EvaluationHook(**own['evaluation']))
         if self.cfg.safe_get('train.ema'):
@@ -201,8 +206,7 @@ class FastInstTrainer(EpochBasedTrainer):
 
     def get_metrics(self) -> list:
         """``evaluation.metrics``, default COCO AP."""
-        metrics = self.cfg.evaluation['metrics']
-        return [metrics] if isinstance(metrics, (str, Mapping)) else list(metrics)
+        return trainer_config.metric_settings(self.cfg.evaluation['metrics'], self._file)
 
     def print_cfg(self) -> None:
         """Says in a few lines what is going to happen; the whole configuration goes to the log at debug level."""
@@ -255,6 +259,7 @@ class FastInstTrainer(EpochBasedTrainer):
         try:
             self.train_loop(self.train_dataloader)
         finally:
+            self._progress.close()
             self._stop_hook.release()
         if is_master():
             self.logger.info(f'training finished; the model is in {os.path.join(self.work_dir, OUTPUT_DIR)}')

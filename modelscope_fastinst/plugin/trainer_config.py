@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from modelscope_fastinst.data.augment import InferenceTransform, TrainTransform
+from modelscope_fastinst.evaluation.coco import metric_names
 
-from .configuration import plain
+from .configuration import CONFIGURATION_FILE, plain
+from .optimizer import lr_factor
 
 PREPROCESSOR = 'fastinst-preprocessor'
 METRIC = 'fastinst-coco-metric'
@@ -35,6 +39,7 @@ _KNOWN: dict[str, Sequence[str] | None] = {
     'preprocessor': ('type', 'train', 'val', 'mode', *inspect.signature(InferenceTransform).parameters),
     'preprocessor.train': ('type', 'mode', *inspect.signature(TrainTransform).parameters),
     'preprocessor.val': ('type', 'mode', *inspect.signature(InferenceTransform).parameters),
+    'dataset': ('train', 'val'),
     'train': ('work_dir', 'max_epochs', 'train_iters_per_epoch', 'dataloader', 'optimizer', 'lr_scheduler',
               'checkpoint', 'logging', 'hooks', 'amp', 'ema', 'seed'),
     'train.dataloader': _LOADER_KEYS,
@@ -116,6 +121,15 @@ def check_values(cfg: Any, *, has_train: bool, has_eval: bool, file: str = 'conf
         value = get(path)
         if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
             raise ConfigurationError(f'{file}: {path} must be a whole number of at least 1; got {value!r}')
+    rate = get('train.optimizer.lr')
+    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float))
+                             or not 0 < rate < math.inf):
+        raise ConfigurationError(f'{file}: train.optimizer.lr must be a positive number; got {rate!r}')
+    if has_train:
+        try:
+            lr_factor(plain(get('train.lr_scheduler')), 1)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f'{file}: {error}') from error
     if get('train.checkpoint.best') is not None:
         if not get('train.checkpoint.best.metric_key'):
             raise ConfigurationError(f'{file}: train.checkpoint.best needs a metric_key, for instance "segm_mAP"')
@@ -126,6 +140,7 @@ def check_values(cfg: Any, *, has_train: bool, has_eval: bool, file: str = 'conf
             raise ConfigurationError(f'{file}: train.checkpoint.best keeps the best model by '
                                      f'{get("train.checkpoint.best.metric_key")!r}, but nothing is evaluated: add '
                                      '"evaluation": {"period": {"interval": 1}}')
+        _check_best(get('train.checkpoint.best.metric_key'), get('evaluation.metrics'), get('model.classes'), file)
     if has_train and not has_eval and get('evaluation.period') is not None:
         raise ConfigurationError(f'{file}: evaluation.period asks for evaluation during the training, but there is no '
                                  'evaluation set: give eval_dataset= or dataset.val, or remove evaluation.period')
@@ -144,6 +159,22 @@ def forget_evaluation(cfg: Any, before: Any) -> None:
         section, key = path.rsplit('.', 1)
         if cfg.safe_get(path) is not None and plain(cfg.safe_get(path)) == plain(before.safe_get(path)):
             del cfg.safe_get(section)[key]
+
+
+def classes_of_weights(folder: str, configuration: Any) -> list[str] | None:
+    """The class names of the weights in a folder, None where they are not named.
+
+    Args:
+        folder: holds the weights; a recipe given beside it says nothing of them.
+        configuration: what counts where the folder has no ``configuration.json``.
+    """
+    file = os.path.join(folder, CONFIGURATION_FILE)
+    if os.path.isfile(file):
+        with open(file, encoding='utf-8') as text:
+            names = _section(json.load(text), 'model.classes')
+    else:
+        names = configuration.safe_get('model.classes')
+    return [str(name) for name in names] if names else None
 
 
 def hook_settings(hooks: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict], list[dict]]:
@@ -231,6 +262,34 @@ def _section(cfg: Mapping[str, Any], path: str) -> Any:
             return None
         cfg = cfg[key]
     return cfg
+
+
+def metric_settings(metrics: Any, file: str) -> list:
+    """``evaluation.metrics`` as a list.
+
+    Raises:
+        ConfigurationError: one cannot be built, which otherwise showed at the first evaluation, after hours.
+    """
+    from modelscope.metrics.builder import build_metric
+    metrics = [metrics] if isinstance(metrics, (str, Mapping)) else list(metrics)
+    for metric in metrics:
+        try:
+            build_metric(metric)
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(f'{file}: evaluation.metrics: {metric!r}: {error}') from error
+    return metrics
+
+
+def _check_best(key: str, metrics: Any, classes: Sequence[str], file: str) -> None:
+    metrics = [metrics] if isinstance(metrics, (str, Mapping)) else metrics
+    if any((metric if isinstance(metric, str) else metric.get('type')) != METRIC for metric in metrics):
+        return   # only the metrics themselves know what they give
+    names = metric_names(classes)
+    if key not in names:
+        near = difflib.get_close_matches(key, names, 1)
+        hint = f'did you mean {near[0]!r}?' if near else f'it gives {", ".join(names[:12])}'
+        raise ConfigurationError(f'{file}: train.checkpoint.best.metric_key is {key!r}, which {METRIC} does not give; '
+                                 f'{hint}')
 
 
 def _check_optimizer(section: Mapping[str, Any], file: str) -> None:

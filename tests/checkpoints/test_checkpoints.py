@@ -148,6 +148,17 @@ def test_finetuning_with_as_many_classes_renews_nothing(tmp_path):
     assert_equal(source, target)
 
 
+def test_finetuning_for_as_many_other_classes_renews_all_that_depends_on_them(tmp_path):
+    source, target = network(1), network(2)
+    write_safetensors(tmp_path, source)
+    fresh = {key: value.clone() for key, value in target.state_dict().items()}
+    new = load_for_finetuning(target, tmp_path, renew_classes=True)
+    assert len(new) == 8
+    theirs = source.state_dict()
+    for key, value in target.state_dict().items():
+        torch.testing.assert_close(value, fresh[key] if key in new else theirs[key], rtol=0, atol=0)
+
+
 def test_finetuning_does_not_hide_another_architecture(tmp_path):
     write_safetensors(tmp_path, network(1, decoder={'dec_layers': 1}))
     with pytest.raises(CheckpointError, match='missing'):

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from modelscope_fastinst.evaluation.coco import CocoEvaluator, evaluate_results
+from modelscope_fastinst.evaluation.coco import CocoEvaluator, evaluate_results, metric_names
 from modelscope_fastinst.structures import Instances
 
 SIZE = (120, 160)
@@ -42,6 +42,12 @@ def instances(*items):
                      labels=np.array([label for _, label, _ in items], np.int64),
                      masks=[rle(rectangle(*box)) for _, _, box in items],
                      boxes=np.array([box for _, _, box in items], np.float32).reshape(-1, 4))
+
+
+def test_names_of_the_values_are_those_it_gives():
+    evaluator = CocoEvaluator(CLASSES)
+    evaluator.add(1, SIZE, [], instances())
+    assert sorted(metric_names(CLASSES)) == sorted(evaluator.evaluate())
 
 
 def scene(seed):

@@ -112,6 +112,26 @@ def test_ground_truth_for_evaluation_is_made_from_targets():
     np.testing.assert_array_equal(decode([sample.annotations[0]['segmentation']])[0], masks[0].numpy())
 
 
+def test_images_of_joined_sets_have_ids_of_their_own():
+    data = open_dataset([shapes(2), shapes(2, seed=3)], None, 'eval', None, None)
+    assert [sample.image_id for sample in data] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert torch.equal(data[3].image, shapes(2, seed=3)[1].image)
+
+
+def test_samples_without_an_id_get_their_index():
+    class Nameless(torch.utils.data.Dataset):
+        classes = ['thing']
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return Sample(torch.zeros(3, 8, 8, dtype=torch.uint8))
+
+    data = open_dataset(Nameless(), None, 'eval', None, None)
+    assert [data[0].image_id, data[1].image_id] == [0, 1]
+
+
 def test_items_that_are_no_samples_are_named():
     data = open_dataset(torch.utils.data.TensorDataset(torch.zeros(2)), None, 'train', None, None)
     with pytest.raises(TypeError, match=r'TensorDataset\[0\] is a tuple'):

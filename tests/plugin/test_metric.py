@@ -90,6 +90,44 @@ def test_travels_to_another_process_without_its_trainer(results):
     assert copy.evaluate() == metric.evaluate()
 
 
+def test_metric_that_saw_no_image_travels_and_merges(results):
+    empty = build_metric('fastinst-coco-metric')
+    empty.trainer = type('Trainer', (), {'model_classes': CLASSES})()
+    copy = pickle.loads(pickle.dumps(empty))
+    whole = metric_of(*results)
+    expected = whole.evaluate()
+    whole.merge(copy)
+    assert whole.evaluate() == expected
+    copy.merge(whole)
+    assert copy.evaluate() == expected
+
+
+def test_only_the_best_instances_count():
+    masks = np.zeros((2, 8, 8), bool)
+    masks[0, :4], masks[1, 4:] = True, True
+    sample = Sample(torch.zeros(3, 8, 8, dtype=torch.uint8), image_id=1, original_size=(8, 8),
+                    annotations=[{'category_id': 0, 'segmentation': mask} for mask in encode(masks)])
+    found = Instances(np.float32([0.9, 0.8]), np.array([0, 0]), encode(masks),
+                      np.float32([[0, 0, 8, 4], [0, 4, 8, 8]]))
+    values = []
+    for count in (1, 2):
+        metric = build_metric({'type': 'fastinst-coco-metric', 'classes': CLASSES, 'max_instances': count})
+        metric.add([found], {'samples': [sample]})
+        values.append(metric.evaluate()['segm_mAP_50'])
+    assert values == pytest.approx([51 / 101, 1.0])
+
+
+@pytest.mark.parametrize(('settings', 'error', 'message'), [
+    pytest.param({'max_instance': 5}, TypeError, "no setting 'max_instance'; known are classes, max_instances",
+                 id='misspelt'),
+    pytest.param({'max_instances': 0}, ValueError, 'whole number from 1 to 100; got 0', id='none'),
+    pytest.param({'max_instances': 300}, ValueError, 'got 300', id='more than COCO counts'),
+])
+def test_wrong_settings(settings, error, message):
+    with pytest.raises(error, match=message):
+        build_metric({'type': 'fastinst-coco-metric', **settings})
+
+
 def test_without_class_names_it_says_so(results):
     with pytest.raises(ValueError, match='needs the class names'):
         build_metric('fastinst-coco-metric').add(results[1], {'samples': results[0]})

@@ -1,8 +1,10 @@
 """Training end to end through ``build_trainer`` on procedural shapes."""
 from __future__ import annotations
 
+import io
 import json
 import socket
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from modelscope.trainers import build_trainer
 from modelscope_fastinst.checkpoints import CheckpointError
 from modelscope_fastinst.plugin.trainer_config import ConfigurationError
 
-from .trainer_runs import assert_equal_weights, log_lines, shapes, trainer_for, weights
+from .trainer_runs import assert_equal_weights, log_lines, shapes, trainer_for, weights, write_configuration
 
 
 @pytest.fixture(scope='module')
@@ -118,6 +120,39 @@ def test_finetuning_for_other_classes_keeps_everything_else(overfitted, tmp_path
     assert saved['model']['classes'] == data.classes
     assert saved['model']['decoder']['num_classes'] == 3
     pipeline('image-segmentation', model=str(tmp_path / 'output'), device='cpu')(np.zeros((96, 96, 3), np.uint8))
+
+
+@pytest.mark.parametrize('recipe', [pytest.param(False, id='its own configuration'),
+                                    pytest.param(True, id='a recipe beside the model')])
+@pytest.mark.parametrize('count', [pytest.param(2, id='as many'), pytest.param(3, id='another number')])
+def test_classes_of_other_names_start_anew(overfitted, tmp_path, recipe, count):
+    _, folder, _ = overfitted
+    data = shapes(2, num_classes=count, size=96)
+    data.classes = ['square', 'disc', 'star'][:count]
+    arguments = {'model': str(folder / 'work' / 'output'), 'work_dir': str(tmp_path), 'train_dataset': data,
+                 'device': 'cpu'}
+    if recipe:
+        changes = {'model.classes': data.classes, 'model.decoder.num_classes': count}
+        arguments['cfg_file'] = write_configuration(tmp_path / 'recipe', {**changes, 'model.pretrained': None})
+    trainer = build_trainer('fastinst-trainer', default_args=arguments)
+    assert trainer.model_classes == data.classes
+    pretrained = overfitted_weights(folder)
+    changed = {name for name, tensor in weights(trainer).items() if not torch.equal(tensor, pretrained[name])}
+    assert len(changed) == 6 and all('class' in name or 'cls' in name for name in changed)
+
+
+def test_a_terminal_sees_a_bar_and_the_log_stays(tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, 'stderr', terminal)
+    trainer_for(tmp_path, {'train.max_epochs': 2}).train()
+    shown = terminal.getvalue()
+    for part in ('epoch 1/2', 'epoch 2/2', '2/2', 'loss=', 'lr=', 'eta=', 'mem='):
+        assert part in shown
+    assert [line['iter'] for line in log_lines(tmp_path)] == [1, 2, 3, 4]
 
 
 def overfitted_weights(folder):

@@ -5,12 +5,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from modelscope.metrics.base import Metric
+from modelscope.metrics.builder import METRICS
 from modelscope.trainers import build_trainer
+from modelscope.utils.config import Config
 
 from modelscope_fastinst.plugin.trainer_config import (
     ConfigurationError,
     check_keys,
     check_names,
+    check_values,
     hook_settings,
     portable,
     settle_classes,
@@ -53,6 +58,19 @@ from .trainer_runs import configuration, shapes, trainer_for, write_configuratio
     pytest.param({'train.checkpoint.best': {'rule': 'max'}}, 'needs a metric_key', id='best of what'),
     pytest.param({'train.checkpoint.best': {'metric_key': 'segm_mAP', 'rule': 'highest'}}, 'must be "max" or "min"',
                  id='best by which rule'),
+    pytest.param({'train.checkpoint.best': {'metric_key': 'segm_map'}, 'evaluation.period': {'interval': 1}},
+                 "metric_key is 'segm_map', which fastinst-coco-metric does not give; did you mean 'segm_mAP'",
+                 id='best by a value that is not measured'),
+    pytest.param({'train.lr_scheduler': {'type': 'MultiStepLR', 'milestones': [8, 11]}},
+                 'may be epochs or iterations: add "options"', id='milestones that count nobody knows what'),
+    pytest.param({'train.optimizer.lr': '1e-4'}, "train.optimizer.lr must be a positive number; got '1e-4'",
+                 id='learning rate as text'),
+    pytest.param({'train.optimizer.lr': -1}, 'train.optimizer.lr must be a positive number; got -1',
+                 id='negative learning rate'),
+    pytest.param({'evaluation.metrics': ['coco']}, "evaluation.metrics: 'coco'", id='no such metric'),
+    pytest.param({'evaluation.metrics': {'type': 'fastinst-coco-metric', 'max_instance': 9}},
+                 "no setting 'max_instance'", id='setting of a metric'),
+    pytest.param({'dataset': {'valid': {}}}, "dataset has the unknown key 'valid'; did you mean 'val'", id='data'),
     pytest.param({'model.decoder.num_classes': 7}, 'num_classes is 7, but there are 2 classes', id='class count'),
     pytest.param({'model.classes': ['cat']}, r"model.classes are \['cat'\], but the training set has \['ellipse'",
                  id='class names'),
@@ -82,6 +100,9 @@ def test_wrong_configuration(changes, message, tmp_path):
     pytest.param({'classes': ['a', 'b']}, ConfigurationError, 'but the training set has', id='classes not in the data'),
     pytest.param({'eval_dataset': shapes(2, num_classes=3)}, ConfigurationError, 'the evaluation set has the classes',
                  id='evaluation of other classes'),
+    pytest.param({'launcher': 'pytorch'}, ConfigurationError, 'needs CUDA here',
+                 id='several processes without a GPU', marks=pytest.mark.skipif(
+                     torch.cuda.is_available(), reason='there is a GPU')),
     pytest.param({'cfg_modify_fn': lambda cfg: None}, ConfigurationError, 'must return', id='modification lost'),
 ])
 def test_wrong_arguments(arguments, error, message, tmp_path):
@@ -100,10 +121,23 @@ def test_batches_that_nothing_fills(tmp_path):
         trainer.train()
 
 
-def test_unknown_best_metric(tmp_path):
-    trainer = trainer_for(tmp_path, {'evaluation.period': {'interval': 1},
+@METRICS.register_module(group_key='default', module_name='test-constant-metric', force=True)
+class ConstantMetric(Metric):
+    def add(self, outputs, inputs):
+        pass
+
+    def merge(self, other):
+        pass
+
+    def evaluate(self):
+        return {'constant': 1.0}
+
+
+def test_best_by_a_value_that_another_metric_might_give(tmp_path):
+    trainer = trainer_for(tmp_path, {'evaluation.period': {'interval': 1}, 'train.max_epochs': 1,
+                                     'evaluation.metrics': ['fastinst-coco-metric', 'test-constant-metric'],
                                      'train.checkpoint.best': {'metric_key': 'segm_map'}}, eval_dataset=shapes(1))
-    with pytest.raises(ValueError, match=r"'segm_map', which the evaluation does not give; it gives .*'segm_mAP'"):
+    with pytest.raises(ValueError, match=r"'segm_map', which the evaluation does not give; it gives .*'constant'"):
         trainer.train()
 
 
@@ -200,4 +234,6 @@ def test_name_without_a_near_one_lists_what_is_known():
 @pytest.mark.parametrize('file', [pytest.param(file, id=file.stem)
                                   for file in sorted((Path(__file__).parents[2] / 'configs').glob('*.json'))])
 def test_committed_configurations_have_no_unknown_keys(file):
-    check_keys(json.loads(file.read_text(encoding='utf-8')), file.name)
+    cfg = json.loads(file.read_text(encoding='utf-8'))
+    check_keys(cfg, file.name)
+    check_values(Config(cfg), has_train=True, has_eval=True, file=file.name)

@@ -1,6 +1,7 @@
 """Pictures of instances: a translucent fill, a crisp outline, and a tag with label and score."""
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
+logger = logging.getLogger('modelscope_fastinst')
+
 COLOR_BY = ('instance', 'class')
 _FILL = 0.38
 # With more instances than this, tags go only to objects that are large enough to bear one.
 _MANY = 12
 # A tag may hide this part of another object.
 _HIDDEN = 0.3
+_warned = False
 
 
 def draw_instances(image: np.ndarray, scores: Sequence[float] | None, labels: Sequence[str], masks: Any,
@@ -33,7 +37,8 @@ def draw_instances(image: np.ndarray, scores: Sequence[float] | None, labels: Se
         classes: all class names, so that a class has the same colour in every picture; None for those of this image.
         scale: draw at this multiple of the image's size; small images gain from 2 or 3.
         tags: whether to write labels and scores.
-        font: TrueType font file for labels in scripts that Pillow's built-in font does not have.
+        font: TrueType font file for labels in scripts that Pillow's built-in font does not have, such as Chinese.
+            Without it such characters become boxes, and a warning says so, once in a process.
 
     Returns:
         uint8 RGB picture of the image's size times ``scale``.
@@ -43,6 +48,8 @@ def draw_instances(image: np.ndarray, scores: Sequence[float] | None, labels: Se
             another size, or an unknown ``color_by``.
     """
     _check(image, scores, labels, masks, boxes, color_by)
+    if tags and font is None:
+        _warn_of_missing_glyphs(labels)
     height, width = image.shape[:2]
     canvas = _resized(image, scale)
     colors = _colors_of(labels, color_by, classes)
@@ -251,4 +258,28 @@ def _free_place(places: Iterable[tuple[float, float]], size: tuple[float, float]
 
 def _font(file: str | Path | None, size: int) -> Any:
     from PIL import ImageFont
-    return ImageFont.load_default(size) if file is None else ImageFont.truetype(str(file), size)
+    if file is None:
+        return ImageFont.load_default(size)
+    try:
+        return ImageFont.truetype(str(file), size)
+    except OSError as error:
+        raise ValueError(f'{file}: is no font file that can be read ({error})') from error
+
+
+def _warn_of_missing_glyphs(labels: Iterable[str]) -> None:
+    global _warned
+    strange = sorted({character for label in labels for character in label if not character.isascii()})
+    if _warned or not strange:
+        return
+    font = _font(None, 20)
+    blank = _glyph(font, '\U0010ffff')   # a noncharacter, for which every font draws its box
+    missing = ''.join(character for character in strange if _glyph(font, character) == blank)
+    if missing:
+        _warned = True
+        logger.warning(f'the built-in font cannot draw {missing[:20]!r} of the labels; name a font file that can '
+                       '(font= of draw_instances, --font of the command line)')
+
+
+def _glyph(font: Any, character: str) -> bytes:
+    mask = font.getmask(character)
+    return bytes(mask)

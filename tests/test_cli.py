@@ -118,6 +118,9 @@ def test_predict_refuses_to_write_among_its_inputs(model, pictures, capsys):
 @pytest.mark.parametrize(('words', 'message'), [
     pytest.param(['missing.png'], 'missing.png: no such file or folder', id='no such picture'),
     pytest.param(['{pictures}', '--output', '{pictures}/scene.png'], 'is a file; give a folder', id='output is a file'),
+    pytest.param(['{pictures}', '--font', '{pictures}/no.ttf'], 'no.ttf: no such file', id='no such font'),
+    pytest.param(['{pictures}', '--model', '{model}', '--font', '{pictures}/scene.png'],
+                 'scene.png: is no font file', id='a font that is none'),
     pytest.param(['{pictures}', '--model', '{pictures}/nowhere'], 'is no model folder', id='no such model'),
     pytest.param(['{pictures}', '--model', '{pictures}'], 'configuration.json', id='a folder that is no model'),
     pytest.param(['{pictures}', '--model', '{model}', '--classes', 'unicorn'], 'unicorn', id='no such class'),
@@ -185,7 +188,8 @@ def test_train_resume_and_evaluate(model, coco, tmp_path, capsys):
     assert main(['evaluate', '--model', str(work_dir / 'output'), '--device', 'cpu', '--annotations',
                  str(coco / 'annotations' / 'instances_val2017.json'), '--images', str(coco / 'val2017')]) == 0
     shown = capsys.readouterr().out
-    assert f'{values["segm_mAP"]:.4f}' in shown and 'nucleus' in shown
+    assert f'segm_mAP {values["segm_mAP"]:.4f}' in shown
+    assert f'{values["segm_AP/nucleus"]:.4f}' in next(line for line in shown.splitlines() if 'nucleus' in line)
 
 
 @pytest.mark.parametrize(('words', 'message'), [
@@ -237,6 +241,8 @@ def test_info_tells_about_a_model_folder(model, capsys):
     assert rows['classes'].startswith('10')
     assert float(rows['parameters'].split()[0]) > 0
     assert rows['modelscope'].startswith('1.40')
+    assert rows['network'] == 'input           short side 640, long side at most 853 pixels'
+    assert rows['instances'] == 'at most 100' and rows['score'].endswith(' 0.5')
 
 
 def test_info_tells_about_a_configuration_file(model, capsys):

@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 from pycocotools import mask as coco_mask
 
+from modelscope_fastinst import visualize
 from modelscope_fastinst.visualize import draw_instances, palette, side_by_side
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
@@ -148,6 +149,31 @@ def test_pictures_stand_side_by_side_with_titles():
 def test_what_does_not_fit_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         draw_instances(*arguments)
+
+
+def test_labels_that_the_built_in_font_cannot_draw_are_told_once(monkeypatch, caplog):
+    monkeypatch.setattr(visualize, '_warned', False)
+    draw((20, 40, 90, 90), labels=['cell nucleus'])
+    draw((20, 40, 90, 90), labels=['\u7ec6\u80de\u6838'], tags=False)
+    assert not caplog.records
+    for _ in range(2):
+        draw((20, 40, 90, 90), labels=['\u7ec6\u80de\u6838 A'])
+    [record] = caplog.records
+    assert '\u7ec6' in record.getMessage() and '--font' in record.getMessage() and 'A' not in record.getMessage()
+
+
+def test_a_font_file_is_used(tmp_path, monkeypatch, caplog):
+    font = tmp_path / 'any.ttf'
+    font.write_bytes(ImageFont.load_default(20).font_bytes)
+    monkeypatch.setattr(visualize, '_warned', False)
+    tagged = draw((20, 40, 90, 90), labels=['\u7ec6'], font=font)
+    assert changed(tagged, draw((20, 40, 90, 90), tags=False)).any()
+    assert not caplog.records   # whoever names a font knows what it holds
+
+
+def test_a_font_that_is_none_is_named(tmp_path):
+    with pytest.raises(ValueError, match='gone.ttf: is no font file that can be read'):
+        draw((20, 40, 90, 90), font=tmp_path / 'gone.ttf')
 
 
 def test_an_unknown_colour_scheme_is_refused():

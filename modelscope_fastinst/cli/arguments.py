@@ -1,7 +1,8 @@
-"""What can be typed: the commands and their options. Imports nothing but argparse."""
+"""What can be typed: the commands and their options. Imports nothing to speak of but argparse."""
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from modelscope_fastinst.version import __version__
 
@@ -47,6 +48,7 @@ def _add_predict(commands) -> None:
                         help='give every instance or every class its colour (default: %(default)s)')
     parser.add_argument('--scale', type=_magnification, default=1.0, metavar='X',
                         help='enlarge the outlined pictures this many times; small ones gain from 2 or 3')
+    _add_font(parser)
     _add_device(parser)
 
 
@@ -101,6 +103,7 @@ def _add_demo(commands) -> None:
     parser.add_argument('--output', default='fastinst_demo', metavar='DIR',
                         help='where the pictures go (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='another number draws another image')
+    _add_font(parser)
     _add_device(parser)
 
 
@@ -109,6 +112,12 @@ def _add_info(commands) -> None:
                       'say what a model or a configuration is, and which versions are installed')
     parser.add_argument('model', nargs='?', metavar='MODEL_OR_CONFIG',
                         help=f'model folder or configuration.json ({_DEFAULT_MODEL})')
+
+
+def _add_font(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--font', metavar='FILE',
+                        help='TrueType font of the labels; the built-in one draws ASCII only, so names of classes in '
+                             'Chinese, for instance, need another')
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
@@ -122,31 +131,23 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _count(text: str) -> int:
+def _number(text: str, kind: type, low: float, high: float, wanted: str) -> Any:
     try:
-        number = int(text)
+        number = kind(text)
     except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{text!r}: a whole number, at least 1')
+        number = float('nan')
+    if not low <= number <= high:
+        raise argparse.ArgumentTypeError(f'{text!r}: {wanted}')
     return number
+
+
+def _count(text: str) -> int:
+    return _number(text, int, 1, float('inf'), 'a whole number, at least 1')
 
 
 def _magnification(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0.1 <= number <= 16:
-        raise argparse.ArgumentTypeError(f'{text!r}: a number between 0.1 and 16')
-    return number
+    return _number(text, float, 0.1, 16, 'a number between 0.1 and 16')
 
 
 def _unit_interval(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f'{text!r}: a number between 0 and 1')
-    return number
+    return _number(text, float, 0, 1, 'a number between 0 and 1')

@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from modelscope_fastinst.cli.predict import count_by_class, write_picture
+from modelscope_fastinst.cli.predict import check_font, count_by_class, write_picture
 
 
 def demo(args: argparse.Namespace) -> int:
@@ -12,6 +12,7 @@ def demo(args: argparse.Namespace) -> int:
     from modelscope_fastinst.data.microscope import draw_nuclei
     from modelscope_fastinst.plugin.build import build_segmenter
     from modelscope_fastinst.visualize import draw_instances
+    check_font(args.font)
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     scene = draw_nuclei(seed=args.seed)
@@ -20,7 +21,7 @@ def demo(args: argparse.Namespace) -> int:
     drawn, outlined = output / 'nuclei.png', output / 'nuclei_outlined.png'
     write_picture(drawn, scene.image)
     write_picture(outlined, draw_instances(scene.image, found['scores'], found['labels'], found['masks'],
-                                           found['boxes'], scale=2))
+                                           found['boxes'], scale=2, font=args.font))
     print(f'a drawn microscope image with {len(scene.masks)} nuclei: {drawn}')
     print(f'the embedded model found {count_by_class(found["labels"])}: {outlined}')
     return 0

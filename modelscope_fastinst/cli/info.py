@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,6 @@ from modelscope_fastinst.cli.run import CommandError
 
 PACKAGES = ('modelscope-fastinst', 'modelscope', 'torch', 'torchvision', 'numpy', 'scipy', 'pycocotools', 'Pillow',
             'opencv-python-headless')
-WEIGHTS = ('model.safetensors', 'pytorch_model.pt', 'pytorch_model.bin')
 
 
 def info(args: argparse.Namespace) -> int:
@@ -38,24 +36,20 @@ def read(model: str | None) -> tuple[str, dict[str, Any]]:
         ValueError: not JSON, or not a model's configuration.
     """
     from modelscope_fastinst import default_model
-    from modelscope_fastinst.plugin.configuration import check_configuration, read_configuration
+    from modelscope_fastinst.plugin.configuration import read_configuration, read_configuration_file
     where = default_model() if model is None else model
     if os.path.isdir(where):
         return where, read_configuration(where)
     if not os.path.isfile(where):
         raise CommandError(f'{where}: no such model folder or configuration file')
-    try:
-        with open(where, encoding='utf-8') as file:
-            configuration = json.load(file)
-    except ValueError as error:
-        raise CommandError(f'{where}: not JSON: {error}') from error
-    check_configuration(configuration, where)
-    return where, configuration
+    return where, read_configuration_file(where)
 
 
 def describe(where: str, configuration: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Name and value of everything worth knowing about a model."""
+    from modelscope_fastinst.data.augment import InferenceTransform
     from modelscope_fastinst.models.fastinst import build_fastinst
+    from modelscope_fastinst.results.instances import InstancePostprocessor
     model = configuration['model']
     if model['type'] != 'fastinst':
         raise CommandError(f'{where}: model.type is {model["type"]!r}, not "fastinst"')
@@ -68,12 +62,11 @@ def describe(where: str, configuration: Mapping[str, Any]) -> Iterator[tuple[str
     yield 'queries', str(network.num_queries)
     yield 'decoder layers', str((model.get('decoder') or {}).get('dec_layers', ''))
     yield 'classes', f'{network.num_classes}: {_shortened(classes)}' if classes else str(network.num_classes)
-    size = configuration.get('preprocessor') or {}
-    yield 'network input', (f'short side {size.get("min_size", 640)}, '
-                            f'long side at most {size.get("max_size", 853)} pixels')
-    result = configuration.get('postprocessor') or {}
-    yield 'score threshold', str(result.get('score_thr', 0.5))
-    yield 'instances', f'at most {result.get("max_instances", 100)}'
+    size = {**vars(InferenceTransform()), **(configuration.get('preprocessor') or {})}
+    yield 'network input', f'short side {size["min_size"]}, long side at most {size["max_size"]} pixels'
+    result = {**vars(InstancePostprocessor()), **(configuration.get('postprocessor') or {})}
+    yield 'score threshold', str(result['score_thr'])
+    yield 'instances', f'at most {result["max_instances"]}'
 
 
 def versions() -> Iterator[tuple[str, str]]:
@@ -93,11 +86,12 @@ def versions() -> Iterator[tuple[str, str]]:
 def _weights(where: str) -> str:
     if not os.path.isdir(where):
         return 'none: this is a configuration'
-    for name in WEIGHTS:
+    from modelscope_fastinst.checkpoints.reading import WEIGHT_FILES
+    for name in WEIGHT_FILES:
         path = os.path.join(where, name)
         if os.path.isfile(path):
             return f'{name}, {os.path.getsize(path) / 1e6:.1f} MB'
-    return f'none of {", ".join(WEIGHTS)}'
+    return f'none of {", ".join(WEIGHT_FILES)}'
 
 
 def _shortened(names: list[str], limit: int = 8) -> str:

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -26,6 +26,7 @@ def predict(args: argparse.Namespace) -> int:
         CommandError: an input that does not exist, a folder without pictures, an output that would mix with the inputs.
     """
     pictures = find_pictures(args.images)
+    check_font(args.font)
     output = _output_folder(args.output, args.images)
     targets = output_names(pictures, output)
     from modelscope_fastinst.data.image import ImageError, read_image
@@ -47,7 +48,8 @@ def predict(args: argparse.Namespace) -> int:
         found = segment(image[:, :, ::-1], mask_format='rle', **options)
         seconds = time.perf_counter() - start
         write_picture(target, draw_instances(image, found['scores'], found['labels'], found['masks'], found['boxes'],
-                                             color_by=args.color_by, classes=segment.model.classes, scale=args.scale))
+                                             color_by=args.color_by, classes=segment.model.classes, scale=args.scale,
+                                             font=args.font))
         if args.json:
             write_json(target.with_suffix('.json'), as_record(picture, image.shape[:2], found))
         print(f'{picture}: {count_by_class(found["labels"])} in {seconds:.2f} s -> {target}')
@@ -55,6 +57,12 @@ def predict(args: argparse.Namespace) -> int:
         print(f'error: {len(failed)} of {len(pictures)} pictures could not be read: {", ".join(map(str, failed))}',
               file=sys.stderr)
     return 1 if failed else 0
+
+
+def check_font(file: str | None) -> None:
+    """Raises CommandError where a font file is named that is not there; sooner than when the first tag is drawn."""
+    if file is not None and not Path(file).is_file():
+        raise CommandError(f'--font {file}: no such file')
 
 
 def find_pictures(inputs: Iterable[str]) -> list[Path]:
@@ -109,22 +117,17 @@ def count_by_class(labels: list[str]) -> str:
 def write_picture(path: Path, image: Any) -> None:
     """Writes uint8 ``[H, W, 3]`` RGB as a PNG, whole or not at all."""
     from PIL import Image
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        Image.fromarray(image).save(temporary, format='PNG')
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    from modelscope_fastinst.checkpoints.writing import write_whole
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, format='PNG')
+    write_whole(path, content.getvalue())
 
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file, whole or not at all."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + '\n', 'utf-8')
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    from modelscope_fastinst.checkpoints.writing import write_whole
+    write_whole(path, (json.dumps(content, ensure_ascii=False, indent=1) + '\n').encode())
 
 
 def _plain_rle(mask: dict[str, Any]) -> dict[str, Any]:

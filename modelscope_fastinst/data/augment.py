@@ -4,8 +4,11 @@ Random numbers come from torch's default generator, which a DataLoader seeds dif
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,8 +85,10 @@ class TrainTransform:
         self.flip = _probability('flip', flip)
         self.vertical_flip = _probability('vertical_flip', vertical_flip)
         self.rotate = _probability('rotate', rotate)
-        self.color = _color_settings(color or {})
-        self.drop_empty = bool(drop_empty)
+        self.color = _color_settings({} if color is None else color)
+        if not isinstance(drop_empty, bool):
+            raise ValueError(f'drop_empty must be true or false; got {drop_empty!r}')
+        self.drop_empty = drop_empty
 
     def plan(self, height: int, width: int) -> Plan:
         """Draws the geometry for an image of this size in pixels."""
@@ -162,26 +167,34 @@ def _choice(values: Sequence[int]) -> int:
     return values[_between(0, len(values) - 1)]
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or int(value) != value or value < 1:
+    if not _is_number(value) or not 1 <= value < math.inf or int(value) != value:
         raise ValueError(f'{name} must be a whole number of pixels, at least 1; got {value!r}')
     return int(value)
 
 
 def _sizes(name: str, values: int | Sequence[int]) -> tuple[int, ...]:
-    values = (values,) if isinstance(values, (int, float)) else tuple(values)
+    if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, '__iter__'):
+        values = (values,)
+    values = tuple(values)
     if not values:
         raise ValueError(f'{name} needs at least one size')
     return tuple(_positive(name, value) for value in values)
 
 
 def _probability(name: str, value: float) -> float:
-    if not 0 <= value <= 1:
+    if not _is_number(value) or not 0 <= value <= 1:
         raise ValueError(f'{name} is a probability and must lie in [0, 1]; got {value!r}')
     return float(value)
 
 
 def _crop_settings(crop: Mapping) -> dict:
+    if not isinstance(crop, Mapping):
+        raise ValueError(f'crop must be a mapping with {sorted(RECIPE_CROP)}, or null for no crop; got {crop!r}')
     unknown = set(crop) - set(RECIPE_CROP)
     if unknown:
         raise ValueError(f'crop has unknown keys {sorted(unknown)}; known are {sorted(RECIPE_CROP)}')
@@ -195,11 +208,14 @@ def _crop_settings(crop: Mapping) -> dict:
 
 def _color_settings(color: Mapping) -> dict:
     known = ('brightness', 'contrast', 'saturation', 'hue', 'grayscale', 'invert')
+    if not isinstance(color, Mapping):
+        raise ValueError(f'color must be a mapping with any of {list(known)}, or null for none; got {color!r}')
     unknown = set(color) - set(known)
     if unknown:
         raise ValueError(f'color has unknown keys {sorted(unknown)}; known are {list(known)}')
     limits = {'hue': 0.5, 'grayscale': 1, 'invert': 1}
     for key, value in color.items():
-        if not 0 <= value <= limits.get(key, value):
-            raise ValueError(f'color.{key} must lie in [0, {limits.get(key, "infinity")}]; got {value!r}')
+        if not _is_number(value) or not 0 <= value <= limits.get(key, math.inf):
+            raise ValueError(f'color.{key} must be a number and lie in [0, {limits.get(key, "infinity")}]; '
+                             f'got {value!r}')
     return {key: float(color.get(key, 0)) for key in known}

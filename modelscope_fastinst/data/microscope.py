@@ -28,7 +28,7 @@ class MicroscopeImage:
     masks: np.ndarray
 
 
-def draw_nuclei(height: int = 480, width: int = 640, count: int = 36, seed: int = 0) -> MicroscopeImage:
+def draw_nuclei(height: int = 480, width: int = 640, count: int = 48, seed: int = 0) -> MicroscopeImage:
     """Draws a field of view with at most ``count`` nuclei (fewer if no more find room).
 
     Args:
@@ -76,7 +76,7 @@ def _place(height: int, width: int, count: int, random: np.random.Generator) -> 
     for _ in range(_ATTEMPTS * max(count, 1)):
         if len(masks) == count:
             break
-        radius = random.uniform(17, 27) * base
+        radius = random.uniform(12, 20) * base
         if placed and random.random() < _TOUCHING:
             y, x, other = placed[random.integers(len(placed))]
             angle = random.uniform(0, 2 * np.pi)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,7 +136,7 @@ def _load(file: str) -> Any:
         empty = os.path.getsize(file) == 0
         reason = 'is empty (0 bytes)' if empty else f'is not valid JSON, or is cut off ({error})'
         raise DatasetError(f'{file}: {reason}') from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, or a number of thousands of digits
         raise DatasetError(f'{file}: is not valid JSON ({error})') from error
 
 
@@ -168,7 +169,7 @@ class _Reader:
             item = self._item('annotation', annotation, position)
             try:
                 found = self._annotation(annotation, image_of, skipped, label_of, sizes, seen)
-            except ValueError as error:
+            except (ValueError, OverflowError) as error:
                 self.problems.append(DatasetProblem(self.file, item, str(error)))
                 continue
             if found is not None:
@@ -179,7 +180,7 @@ class _Reader:
         return Records(
             self.file, names, category_ids, ids, file_names, np.array(sizes, np.int64).reshape(-1, 2),
             np.concatenate(([0], np.cumsum([len(records) for records in kept]))).astype(np.int64),
-            np.array(annotation_ids, np.int64 if all(type(one) is int for one in annotation_ids) else object),
+            np.array(annotation_ids, np.int64 if all(map(_fits_int64, annotation_ids)) else object),
             np.array(columns[1], np.int64), np.array(columns[2], bool), np.array(columns[3], np.float64),
             np.array(columns[4], np.float64).reshape(-1, 4), self.problems, b''.join(columns[5]),
             np.concatenate(([0], np.cumsum([len(packed) for packed in columns[5]]))).astype(np.int64))
@@ -256,8 +257,8 @@ class _Reader:
         if label_of[category_id] is None:
             return None
         index = image_of[image_id]
-        crowd = annotation.get('iscrowd', 0)
-        if crowd not in (0, 1):
+        crowd = annotation.get('iscrowd')
+        if crowd not in (None, 0, 1):
             raise ValueError(f'iscrowd must be 0 or 1, got {crowd!r}')
         packed = check_segmentation(_member(annotation, 'segmentation'), *sizes[index], self.tolerance)
         return (index, annotation_id, label_of[category_id], bool(crowd), _area(annotation.get('area')),
@@ -286,20 +287,34 @@ def _identifier(value: Any, key: str = 'id') -> int | str:
     return value
 
 
+def _fits_int64(one: int | str) -> bool:
+    return type(one) is int and -2 ** 63 <= one < 2 ** 63
+
+
+def _finite(value: Any) -> bool:
+    """Whether this is a number that a float64 holds; JSON has larger ones."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
 def _pixels(image: Mapping, key: str) -> int:
     value = _member(image, key)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 1 or value != value // 1 or \
             value > 2 ** 31:
-        raise ValueError(f'{key} must be a whole number of pixels, at least 1; got {value!r}')
+        raise ValueError(f'{key} must be a whole number of pixels, at least 1; got {_short(value)}')
     return int(value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f'{text[:77]}...'
 
 
 def _area(value: Any) -> float:
     """NaN where the file has none: it is then counted in the mask."""
     if value is None or value == 0:
         return math.nan
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f'area must be a positive number of pixels, got {value!r}')
+    if not _finite(value) or value < 0:
+        raise ValueError(f'area must be a positive number of pixels, got {_short(value)}')
     return float(value)
 
 
@@ -308,7 +323,7 @@ def _box(value: Any) -> tuple[float, ...]:
     if value is None or value == []:
         return (math.nan,) * 4
     numbers = isinstance(value, (list, tuple)) and len(value) == 4 and \
-        all(isinstance(one, (int, float)) and math.isfinite(one) for one in value)
+        all(map(_finite, value))
     if not numbers or value[2] < 0 or value[3] < 0:
-        raise ValueError(f'bbox must be four finite numbers [x, y, width, height], got {value!r}')
+        raise ValueError(f'bbox must be four finite numbers [x, y, width, height], got {_short(value)}')
     return tuple(map(float, value)) if value[2] and value[3] else (math.nan,) * 4

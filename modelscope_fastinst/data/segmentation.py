@@ -38,7 +38,10 @@ def check_segmentation(segmentation: Any, height: int, width: int, tolerance: fl
                          f'got {type(segmentation).__name__}')
     if not segmentation:
         raise ValueError('segmentation is empty')
-    return _pack_polygons([_check_polygon(polygon, height, width, tolerance) for polygon in segmentation])
+    polygons = [_check_polygon(polygon, height, width, tolerance) for polygon in segmentation]
+    if not any(map(_has_area, polygons)):
+        raise ValueError('polygon has no area: all its points lie on one line')
+    return _pack_polygons(polygons)
 
 
 def draw(packed: Sequence[bytes], plan: Plan) -> np.ndarray:
@@ -112,6 +115,8 @@ def _check_rle(rle: Mapping, height: int, width: int) -> bytes:
     if isinstance(counts, (list, tuple)):
         if not all(type(count) is int or isinstance(count, np.integer) for count in counts):
             raise ValueError('RLE counts must be whole numbers')
+        if any(abs(count) >= 2 ** 62 for count in counts):
+            raise ValueError('RLE counts hold a number that is too large')
         runs = np.array(counts, np.int64) if counts else np.zeros(0, np.int64)
     elif isinstance(counts, (str, bytes)):
         try:
@@ -123,8 +128,8 @@ def _check_rle(rle: Mapping, height: int, width: int) -> bytes:
         raise ValueError(f'RLE counts must be a list or a string, got {type(counts).__name__}')
     if (runs < 0).any():
         raise ValueError(f'RLE counts hold a negative length ({runs.min()})')
-    if runs.sum() != height * width:
-        raise ValueError(f'RLE counts sum to {runs.sum()} pixels, but its image has {height} x {width} = '
+    if (runs > height * width).any() or runs.sum() != height * width:   # a sum of huge ones wraps around
+        raise ValueError(f'RLE counts sum to {sum(runs.tolist())} pixels, but its image has {height} x {width} = '
                          f'{height * width}')
     if not runs[1::2].any():
         raise ValueError('RLE mask has no pixel')
@@ -138,12 +143,14 @@ def _check_polygon(polygon: Any, height: int, width: int, tolerance: float) -> n
     """-> float64 ``n x 2``"""
     if not isinstance(polygon, (list, tuple)):
         raise ValueError(f'a polygon must be a list [x0, y0, x1, y1, ...], got {type(polygon).__name__}')
+    for kind in set(map(type, polygon)):
+        if kind is bool or not issubclass(kind, (int, float, np.integer, np.floating)):
+            raise ValueError('a polygon must be a flat list of numbers [x0, y0, x1, y1, ...], this one holds a '
+                             f'{kind.__name__}')
     try:
         points = np.array(polygon, np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError('a polygon must be a flat list of numbers [x0, y0, x1, y1, ...]') from error
-    if points.ndim != 1:
-        raise ValueError('a polygon must be a flat list of numbers [x0, y0, x1, y1, ...]')
+    except OverflowError as error:
+        raise ValueError('polygon has a coordinate that is not a finite number of 64 bits') from error
     if len(points) % 2:
         raise ValueError(f'polygon has an odd number of coordinates ({len(points)})')
     if len(points) < 6:
@@ -157,6 +164,17 @@ def _check_polygon(polygon: Any, height: int, width: int, tolerance: float) -> n
         raise ValueError(f'polygon has a point at ({x:g}, {y:g}), outside of its image of {width} x {height} '
                          f'(width x height) by more than {tolerance:g} (outside_tolerance)')
     return points
+
+
+def _has_area(points: np.ndarray) -> bool:
+    """Whether the points (float64 ``n x 2``) do not lie on one line. The area would not do: that of an 8 may be 0."""
+    (left, top), (x, y), (u, v) = points[:3].tolist()
+    if abs((x - left) * (v - top) - (u - left) * (y - top)) > 1e-6:
+        return True  # nearly all polygons, at little cost
+    offsets = points - points[0]
+    squares = (offsets ** 2).sum(1)
+    a, b = offsets[squares.argmax()]
+    return bool(np.abs(a * offsets[:, 1] - b * offsets[:, 0]).max() > 1e-9 * squares.max())
 
 
 def _pack_polygons(polygons: list[np.ndarray]) -> bytes:

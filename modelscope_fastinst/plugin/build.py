@@ -74,6 +74,12 @@ def build_evaluator(model: str | None = None, **arguments: Any) -> Any:
     return build_fastinst_trainer(model=model_folder(model), cfg_modify_fn=measure_only, **arguments)
 
 
+def evaluation_text(trainer: Any, values: Mapping[str, Any]) -> str:
+    """What ``trainer.evaluate()`` gave, as a table to read: averages, and a line for every class."""
+    from .metric import metrics_table
+    return metrics_table(values, trainer.model_classes)
+
+
 def model_folder(model: str | None) -> str:
     """The embedded model for None, an existing folder or a hub id as it is.
 

@@ -36,6 +36,16 @@ def read_configuration(folder: str | os.PathLike) -> dict[str, Any]:
     path = os.path.join(folder, CONFIGURATION_FILE)
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{path}: no such file; a model folder needs a {CONFIGURATION_FILE}')
+    return read_configuration_file(path)
+
+
+def read_configuration_file(path: str) -> dict[str, Any]:
+    """The same of a file that need not lie in a model folder.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: as ``read_configuration``.
+    """
     try:
         with open(path, encoding='utf-8') as file:
             configuration = json.load(file)

@@ -40,7 +40,7 @@ class FastInstPipeline(Pipeline):
     - ``batch_size``: for lists, how many images of equal canvas go through the network together. Results do not depend
       on it, but for rounding on a GPU; on a CPU, where it would gain nothing, they are equal to the last bit.
     - ``score_thr``: instances below this score are left out.
-    - ``min_size``, ``max_size``: short and longest long side of the network's input, in pixels.
+    - ``min_size``, ``max_size``: short and longest long side of the network's input, in pixels; None for the default.
     - ``max_instances``: at most this many instances of an image, the best.
     - ``classes``: names of the classes to look for.
     - ``mask_format``: 'array' for uint8 ``H x W`` masks of 0 and 1, 'rle' for COCO RLE dicts.
@@ -96,6 +96,16 @@ class FastInstPipeline(Pipeline):
             self.models = [self.model]
         self.model.eval()
         self.postprocessor = build_postprocessor(postprocessor, configuration.get('postprocessor'), self.model.classes)
+        self._check(self._defaults)
+
+    def _check(self, options: Mapping[str, Any]) -> None:
+        """Raises ValueError for options that cannot work, before any work is done with them."""
+        # Parts of a user's own need not have a check.
+        if isinstance(self.preprocessor, FastInstPreprocessor):
+            self.preprocessor.inference_transform(**_chosen(PREPROCESS_OPTIONS, options))
+        check = getattr(self.postprocessor, 'check', None)
+        if check is not None:
+            check(**_chosen(POSTPROCESS_OPTIONS, options))
 
     def __call__(self, input: Any, *args: Any, **kwargs: Any) -> Any:
         """Segments an image or a list of images; see the class."""
@@ -112,9 +122,12 @@ class FastInstPipeline(Pipeline):
         unknown = sorted(set(options) - set(OPTIONS))
         if unknown:
             raise TypeError(f'unknown options {unknown}; valid are batch_size, {", ".join(OPTIONS)}')
-        options = {**self._defaults, **options}
-        return ({name: options[name] for name in PREPROCESS_OPTIONS if name in options}, {},
-                {name: options[name] for name in POSTPROCESS_OPTIONS if name in options})
+        if options:
+            self._check(options)
+        # None is no size: the default that was given holds.
+        given = {name: value for name, value in options.items() if value is not None or name not in PREPROCESS_OPTIONS}
+        options = {**self._defaults, **given}
+        return _chosen(PREPROCESS_OPTIONS, options), {}, _chosen(POSTPROCESS_OPTIONS, options)
 
     def _process_single(self, input: Any, *args: Any, **kwargs: Any) -> dict[str, list]:
         sample = self.preprocess(input, **kwargs.get('preprocess_params', {}))
@@ -191,6 +204,10 @@ class FastInstPipeline(Pipeline):
                 OutputKeys.LABELS: [self.model.classes[label] for label in _listed(instances.labels)],
                 OutputKeys.MASKS: list(instances.masks),
                 OutputKeys.BOXES: _listed(instances.boxes)}
+
+
+def _chosen(names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in names if name in options}
 
 
 def _listed(values: Any) -> list:

@@ -3,7 +3,9 @@
 ModelScope has registries for models and preprocessors but none for postprocessors, so here is one. A postprocessor is
 any callable ``postprocessor(output, original_sizes, **options) -> list[Instances]``: a `NetworkOutput` and the images'
 (height, width) in pixels in, one `Instances` an image out, best first; ``options`` are those that the caller gave
-(``score_thr``, ``max_instances``, ``classes``, ``mask_format``). It must keep no state between calls: threads share it.
+(``score_thr``, ``max_instances``, ``classes``, ``mask_format``). Its method ``check(**options)``, if any, is called
+before the network runs and raises ValueError for options that will not do. It must keep no state between calls:
+threads share it.
 
     @POSTPROCESSORS.register_module('image-segmentation', module_name='mine')
     class Mine:
@@ -15,8 +17,8 @@ configuration can only name what is registered: it never makes Python import any
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import fields, replace
 from typing import Any
 
 from modelscope.utils.registry import Registry
@@ -48,22 +50,33 @@ class FastInstPostprocessor:
 
     def __init__(self, class_names: Sequence[str], classes: Sequence[str] | None = None, **settings: Any) -> None:
         self.class_names = list(class_names)
-        try:
-            self.instances = InstancePostprocessor(classes=self._indices(classes), **settings)
-        except TypeError as error:
-            raise ValueError(f'postprocessor: {error}') from error
+        known = [one.name for one in fields(InstancePostprocessor)]
+        unknown = sorted(set(settings) - set(known))
+        if unknown:
+            raise ValueError(f'postprocessor: unknown settings {unknown}; known are type, {", ".join(known)}')
+        self.instances = InstancePostprocessor(classes=self._indices(classes), **settings)
 
     def __call__(self, output: NetworkOutput, original_sizes: Sequence[tuple[int, int]],
                  **options: Any) -> list[Instances]:
         """The instances of each image; ``options`` take the place of settings for this call only."""
+        return self._with(options)(output, original_sizes)
+
+    def check(self, **options: Any) -> None:
+        """Raises ValueError for options that a call would refuse; the pipeline asks before it runs the network."""
+        self._with(options)
+
+    def _with(self, options: Mapping[str, Any]) -> InstancePostprocessor:
         if 'classes' in options:
-            options['classes'] = self._indices(options['classes'])
-        return replace(self.instances, **options)(output, original_sizes)
+            options = {**options, 'classes': self._indices(options['classes'])}
+        return replace(self.instances, **options)
 
     def _indices(self, names: Sequence[str] | str | None) -> tuple[int, ...] | None:
         if names is None:
             return None
-        names = [names] if isinstance(names, str) else list(names)
+        if isinstance(names, str):
+            names = [names]
+        if not isinstance(names, (Sequence, Set)):
+            raise ValueError(f'classes is {names!r}; it must be a list of class names, or None for all')
         unknown = [name for name in names if name not in self.class_names]
         if unknown:
             raise ValueError(f'classes: the model does not know {unknown}; it knows {self.class_names}')

@@ -59,7 +59,7 @@ class FastInstPreprocessor(Preprocessor):
         Args:
             data: a `Sample` of a data set, or an image: path, http(s) URL, file content as bytes, PIL image, or array
                 (``H x W``, ``H x W x 3`` in BGR order or ``H x W x 4`` in BGRA order, as in ModelScope and OpenCV).
-            min_size, max_size: in place of the configured ones; not in training mode.
+            min_size, max_size: in place of the configured ones, which None leaves; not in training mode.
 
         Returns:
             The sample with image and, where there is one, target at the network's input size.
@@ -73,11 +73,19 @@ class FastInstPreprocessor(Preprocessor):
                 raise ValueError(f'in training mode the preprocessor takes a Sample of a data set, '
                                  f'got {type(data).__name__}')
             return self.augment(data)
-        resize = self.resize
-        if min_size is not None or max_size is not None:
-            resize = InferenceTransform(self.min_size if min_size is None else min_size,
-                                        self.max_size if max_size is None else max_size)
+        resize = self.inference_transform(min_size, max_size)
         return resize(data if isinstance(data, Sample) else _load(data))
+
+    def inference_transform(self, min_size: int | None = None, max_size: int | None = None) -> InferenceTransform:
+        """The resize with these sizes, or with the configured ones where they are None.
+
+        Raises:
+            ValueError: a size that is no whole number of pixels; names it.
+        """
+        if min_size is None and max_size is None:
+            return self.resize
+        return InferenceTransform(self.min_size if min_size is None else min_size,
+                                  self.max_size if max_size is None else max_size)
 
 
 def _train_transform(settings: dict[str, Any], model_dir: str | None) -> Any:
@@ -98,7 +106,7 @@ def _load(source: Any) -> Sample:
     name = ''
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
-        if name.startswith(('http://', 'https://')):
+        if is_url(name):
             source = _download(name)
     array = read_image(source, name=name or None)
     # Torch takes over only memory that can be written to; an array of the caller's or of PIL's may not be.
@@ -106,15 +114,27 @@ def _load(source: Any) -> Sample:
     return Sample(image=image, file_name=name, original_size=(image.shape[1], image.shape[2]))
 
 
+def is_url(name: str) -> bool:
+    """Whether a name is an http(s) URL, in capitals or not."""
+    return name.lower().startswith(('http://', 'https://'))
+
+
 def _download(url: str) -> bytes:
     """The content behind an http(s) URL. ModelScope's own download waits for ever, so it is not used."""
+    from http.client import HTTPException, IncompleteRead
     from urllib.error import URLError
+    from urllib.parse import quote
     from urllib.request import Request, urlopen
     try:
+        # As a browser does: blanks and what is not ASCII are escaped, and what is escaped stays as it is.
+        address = quote(url, safe='%:/?#[]@!$&\'()*+,;=~')
         # The scheme was checked by the caller, and urllib follows redirects to no local file.
-        with urlopen(Request(url, headers={'User-Agent': 'modelscope-fastinst'}), timeout=DOWNLOAD_TIMEOUT) as answer:
+        request = Request(address, headers={'User-Agent': 'modelscope-fastinst'})
+        with urlopen(request, timeout=DOWNLOAD_TIMEOUT) as answer:
             content = answer.read(DOWNLOAD_LIMIT + 1)
-    except (URLError, OSError, ValueError) as error:
+            if len(content) <= DOWNLOAD_LIMIT and answer.length:   # read() with a limit does not mind
+                raise IncompleteRead(content, answer.length)
+    except (URLError, HTTPException, OSError, ValueError) as error:
         raise ImageError(f'{url}: cannot be downloaded: {error}') from error
     if len(content) > DOWNLOAD_LIMIT:
         raise ImageError(f'{url}: larger than {DOWNLOAD_LIMIT} bytes')

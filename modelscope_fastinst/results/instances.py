@@ -10,7 +10,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MASK_FORMATS = ('array', 'rle')
+CANDIDATES = 100  # the authors' DETECTIONS_PER_IMAGE
 
 
 @dataclass(frozen=True)
@@ -40,26 +42,28 @@ class InstancePostprocessor:
         mask_format: 'array' for uint8 masks ``[N, H, W]``, 'rle' for a list of COCO RLE dicts, which need next to no
             memory however large the image is.
         candidates: how many pairs of query and class, of highest class probability, are considered (the authors'
-            ``DETECTIONS_PER_IMAGE``); fewer where there are fewer pairs.
+            ``DETECTIONS_PER_IMAGE``); fewer where there are fewer pairs. None for the authors' 100, or
+            ``max_instances`` where that is more.
 
     Raises:
-        ValueError: a setting out of range.
+        ValueError: a setting of the wrong type or out of range; names it and its value.
     """
     score_thr: float = 0.5
     max_instances: int | None = 100
     classes: Sequence[int] | None = None
     mask_format: str = 'array'
-    candidates: int = 100
+    candidates: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.score_thr <= 1:
-            raise ValueError(f'score_thr is {self.score_thr!r}; it must lie between 0 and 1')
-        if self.max_instances is not None and self.max_instances < 0:
-            raise ValueError(f'max_instances is {self.max_instances!r}; it must be at least 0, or None for no limit')
+        if isinstance(self.score_thr, bool) or not isinstance(self.score_thr, Real) or not 0 <= self.score_thr <= 1:
+            raise ValueError(f'score_thr is {self.score_thr!r}; it must be a number between 0 and 1')
+        if self.max_instances is not None and not _whole(self.max_instances, 0):
+            raise ValueError(f'max_instances is {self.max_instances!r}; it must be a whole number, at least 0, or None '
+                             'for no limit')
         if self.mask_format not in MASK_FORMATS:
             raise ValueError(f'mask_format is {self.mask_format!r}; it must be one of {", ".join(MASK_FORMATS)}')
-        if self.candidates < 1:
-            raise ValueError(f'candidates is {self.candidates!r}; it must be at least 1')
+        if self.candidates is not None and not _whole(self.candidates, 1):
+            raise ValueError(f'candidates is {self.candidates!r}; it must be a whole number, at least 1, or None')
 
     def __call__(self, output: NetworkOutput, original_sizes: Sequence[tuple[int, int]]) -> list[Instances]:
         """The instances of every image of a batch, best first.
@@ -132,7 +136,8 @@ class InstancePostprocessor:
         probabilities = (exponentials / exponentials.sum(1, keepdims=True))[:, labels].ravel()
         # A mask's quality is at most 1, so no candidate scores more than its class probability.
         likely = np.flatnonzero(probabilities >= self.score_thr)
-        likely = likely[np.argsort(-probabilities[likely], kind='stable')[:self.candidates]]
+        limit = max(CANDIDATES, self.max_instances or 0) if self.candidates is None else self.candidates
+        likely = likely[np.argsort(-probabilities[likely], kind='stable')[:limit]]
         for pair in likely:
             yield probabilities[pair], int(pair // len(labels)), int(labels[pair % len(labels)])
 
@@ -166,6 +171,10 @@ class InstancePostprocessor:
                          labels=np.array([label for _, _, label in kept], np.int64),
                          masks=masks,
                          boxes=np.array([mask.box for mask in found], np.float32).reshape(-1, 4))
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
 
 
 @dataclass

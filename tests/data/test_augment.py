@@ -203,16 +203,37 @@ def test_settings_come_from_json_as_lists():
     pytest.param({'min_sizes': [64.5]}, 'min_sizes must be a whole number', id='broken size'),
     pytest.param({'max_size': -1}, 'max_size must be', id='negative limit'),
     pytest.param({'flip': 1.5}, 'flip is a probability', id='probability above one'),
+    pytest.param({'min_sizes': 'small'}, "min_sizes must be .* got 'small'", id='size a string'),
+    pytest.param({'min_sizes': None}, 'min_sizes must be .* got None', id='no sizes'),
+    pytest.param({'max_size': float('inf')}, 'max_size must be .* got inf', id='limit infinite'),
+    pytest.param({'flip': 'yes'}, "flip is a probability .* got 'yes'", id='probability a string'),
+    pytest.param({'rotate': True}, 'rotate is a probability .* got True', id='probability a truth value'),
+    pytest.param({'crop': True}, 'crop must be a mapping .* got True', id='crop a truth value'),
+    pytest.param({'color': 'x'}, "color must be a mapping .* got 'x'", id='color a string'),
+    pytest.param({'color': {'hue': None}}, 'color.hue must be a number .* got None', id='hue none'),
+    pytest.param({'drop_empty': 'no'}, "drop_empty must be true or false; got 'no'", id='drop_empty a string'),
     pytest.param({'flip': float('nan')}, 'flip is a probability', id='probability not a number'),
     pytest.param({'window': [1, 2, 3]}, 'window must be one size or', id='window of three sides'),
     pytest.param({'crop': {'size': 3}}, r"crop has unknown keys \['size'\]", id='unknown crop key'),
     pytest.param({'crop': {'size_range': [600, 384]}}, 'crop.size_range must be', id='crop range reversed'),
     pytest.param({'color': {'gamma': 1}}, r"color has unknown keys \['gamma'\]", id='unknown color key'),
-    pytest.param({'color': {'hue': 0.7}}, r'color.hue must lie in \[0, 0.5\]', id='hue out of range'),
+    pytest.param({'color': {'hue': 0.7}}, r'color.hue must be a number and lie in \[0, 0.5\]', id='hue out of range'),
 ])
 def test_wrong_settings_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         TrainTransform(**arguments)
+
+
+@pytest.mark.parametrize('sizes', [
+    pytest.param({'min_size': None}, id='none'),
+    pytest.param({'min_size': float('inf')}, id='infinite'),
+    pytest.param({'max_size': float('nan')}, id='no number'),
+    pytest.param({'max_size': '640'}, id='string'),
+])
+def test_wrong_sizes_of_inference_are_named(sizes):
+    [(name, value)] = sizes.items()
+    with pytest.raises(ValueError, match=f'{name} must be a whole number of pixels, at least 1; got {value!r}'):
+        InferenceTransform(**sizes)
 
 
 def test_collate_gathers_without_padding():

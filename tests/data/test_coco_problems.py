@@ -46,6 +46,27 @@ BAD_ITEMS = [
                  id='area NaN'),
     pytest.param(change(['annotations', 0, 'iscrowd'], 2), 'annotation 100', 'iscrowd must be 0 or 1, got 2', [3, 5],
                  id='iscrowd 2'),
+    pytest.param(change(['annotations', 0, 'iscrowd'], 10 ** 400), 'annotation 100', 'iscrowd must be', [3, 5],
+                 id='iscrowd huge'),
+    pytest.param(change(['annotations', 0, 'area'], 10 ** 400), 'annotation 100', 'area must be', [3, 5],
+                 id='area huge'),
+    pytest.param(change(['annotations', 0, 'bbox'], [0, 10 ** 400, 3, 4]), 'annotation 100', 'bbox must be', [3, 5],
+                 id='box huge'),
+    pytest.param(change(['annotations', 0, 'segmentation', 0, 3], 10 ** 400), 'annotation 100',
+                 'a coordinate that is not a finite number', [3, 5], id='coordinate huge'),
+    pytest.param(change(['annotations', 0, 'segmentation', 0, 3], '3'), 'annotation 100',
+                 'a polygon must be a flat list of numbers [x0, y0, x1, y1, ...], this one holds a str', [3, 5],
+                 id='coordinate a string'),
+    pytest.param(change(['annotations', 0, 'segmentation', 0, 3], True), 'annotation 100', 'this one holds a bool',
+                 [3, 5], id='coordinate a truth value'),
+    pytest.param(change(['annotations', 0, 'segmentation'], [[1] * 6]), 'annotation 100', 'polygon has no area', [3, 5],
+                 id='polygon of one point'),
+    pytest.param(change(['annotations', 0, 'segmentation'], [[0.1, 0.1, 0.2, 0.2, 0.7, 0.7, 3.1, 3.1]]),
+                 'annotation 100', 'polygon has no area', [3, 5], id='polygon of one line'),
+    pytest.param(change(['annotations', 1, 'segmentation', 'counts', 0], 2 ** 70), 'annotation 3',
+                 'RLE counts hold a number that is too large', [5, 100], id='RLE length huge'),
+    pytest.param(change(['images', 0, 'width'], 10 ** 400), 'image 11', 'width must be a whole number', [3],
+                 id='width huge'),
     pytest.param(TWICE, 'annotation 100', 'id is used by more than one annotation', [5, 100],
                  id='annotation id twice'),
     pytest.param(IMAGE_TWICE, 'image 11', 'id is used by more than one image', [3, 5, 100], id='image id twice'),
@@ -127,6 +148,28 @@ def test_a_file_that_is_not_utf8(folder):
                                         .encode('latin-1', 'replace') + b'\xff')
     with pytest.raises(DatasetError, match='latin.json: is not valid JSON'):
         CocoInstances(folder / 'latin.json', folder)
+
+
+def test_a_number_that_python_does_not_read(folder):
+    text = json.dumps(content()).replace('40.0', '4' * 5000)
+    with pytest.raises(DatasetError, match='instances.json: is not valid JSON .*digits'):
+        CocoInstances(write(folder, text), folder)
+
+
+@pytest.mark.parametrize('path, value', [
+    pytest.param(['annotations', 0, 'id'], 2 ** 70, id='id beyond 64 bits'),
+    pytest.param(['annotations', 0, 'id'], 2 ** 63 + 1, id='unsigned hash as id'),
+    pytest.param(['annotations', 0, 'iscrowd'], None, id='iscrowd null'),
+    pytest.param(['annotations', 0, 'segmentation'], [SQUARE[0], [1] * 6], id='one of two polygons without area'),
+    pytest.param(['annotations', 0, 'segmentation'], [[5, 5, 5.01, 5, 5, 5.01]], id='tiny polygon'),
+    pytest.param(['annotations', 0, 'segmentation'], [[2, 2, 6, 6, 6, 2, 2, 6]], id='polygon that crosses itself'),
+])
+def test_unusual_items_that_are_no_problem(folder, path, value):
+    dataset = CocoInstances(write(folder, change(path, value)), folder)
+    expected = value if path[-1] == 'id' else 100
+    [found] = [one for one in dataset[0].annotations if one['id'] == expected]
+    assert found['iscrowd'] == 0 and type(found['id']) is int
+    assert not dataset.problems
 
 
 def test_a_byte_order_mark_is_no_problem(folder):

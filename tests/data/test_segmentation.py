@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco_mask
@@ -45,6 +45,8 @@ def test_long_runs():
 @given(segmentation=polygons)
 @settings(max_examples=80, deadline=None)
 def test_polygons_are_drawn_as_pycocotools_draws_them(segmentation):
+    assume(any(np.linalg.matrix_rank(np.subtract(points, points[0]), 1e-3) == 2
+               for points in (np.reshape(polygon, (-1, 2)) for polygon in segmentation)))   # others have no area
     packed = check_segmentation(segmentation, 40, 40, 2)
     expected = coco_mask.merge(coco_mask.frPyObjects(segmentation, 40, 40))
     np.testing.assert_array_equal(draw([packed], Plan(40, 40))[0], coco_mask.decode(expected))
@@ -102,6 +104,9 @@ SIZE = {'size': [4, 5]}
     pytest.param({'size': 20, 'counts': [3, 17]}, 'RLE of size 20', id='size a number'),
     pytest.param({**SIZE, 'counts': [3, 16]}, 'sum to 19 pixels, but its image has 4 x 5 = 20', id='too short'),
     pytest.param({**SIZE, 'counts': [3, 18]}, 'sum to 21 pixels', id='too long'),
+    pytest.param({**SIZE, 'counts': [2 ** 61 + 3] + [2 ** 61] * 6 + [2 ** 61 + 17]}, 'sum to 18446744073709551636',
+                 id='a sum that wraps around'),
+    pytest.param({**SIZE, 'counts': [-2 ** 70, 23]}, 'number that is too large', id='hugely negative'),
     pytest.param({**SIZE, 'counts': [-3, 23]}, r'negative length \(-3\)', id='negative length'),
     pytest.param({**SIZE, 'counts': [3.5, 16.5]}, 'must be whole numbers', id='fractions'),
     pytest.param({**SIZE, 'counts': [True, 19]}, 'must be whole numbers', id='booleans'),

@@ -147,11 +147,27 @@ def test_sizes_of_the_networks_input(segment):
     pytest.param({'score_thr': 2}, ValueError, 'score_thr is 2', id='score'),
     pytest.param({'mask_format': 'png'}, ValueError, "mask_format is 'png'; it must be one of array, rle", id='format'),
     pytest.param({'max_instances': -1}, ValueError, 'max_instances is -1', id='number'),
+    pytest.param({'max_instances': 1.5}, ValueError, 'max_instances is 1.5', id='broken number'),
+    pytest.param({'classes': 3}, ValueError, 'classes is 3; it must be a list of class names', id='class a number'),
     pytest.param({'min_size': 0}, ValueError, 'min_size', id='size'),
+    pytest.param({'max_size': '640'}, ValueError, "max_size must be a whole number .* got '640'", id='size a string'),
 ])
-def test_wrong_options_are_clear_errors(segment, options, error, message):
-    with pytest.raises(error, match=message):
-        segment(scene(), **options)
+def test_wrong_options_are_clear_errors_at_once(folder, segment, options, error, message):
+    def forward(*_):
+        raise AssertionError('the network ran')
+
+    handle = segment.model.network.register_forward_pre_hook(forward)
+    try:
+        with pytest.raises(error, match=message):
+            segment(scene(), **options)
+    finally:
+        handle.remove()
+    with pytest.raises(error, match=message.partition('; valid')[0]):
+        pipeline('image-segmentation', model=str(folder), device='cpu', **options)
+
+
+def test_none_leaves_the_sizes_as_they_are(segment):
+    assert_same(segment(scene(), min_size=None, max_size=None), segment(scene()))
 
 
 @pytest.mark.parametrize('batch_size', [0, -1, 1.5, True, 'two'])
@@ -310,7 +326,8 @@ def test_postprocessor_of_the_configuration_is_used(tmp_path, registered):
 @pytest.mark.parametrize('section, message', [
     pytest.param({'type': 'os.system'}, r"'os.system' is not registered; known are \['fastinst-postprocessor'\]",
                  id='a name that could be imported'),
-    pytest.param({'score_threshold': 0.5}, 'postprocessor: .*score_threshold', id='unknown setting'),
+    pytest.param({'score_threshold': 0.5}, r"postprocessor: unknown settings \['score_threshold'\]; known are type, "
+                 'score_thr, max_instances, classes, mask_format, candidates', id='unknown setting'),
     pytest.param({'score_thr': 3}, 'score_thr is 3', id='out of range'),
     pytest.param({'classes': ['dog']}, r"does not know \['dog'\]", id='unknown class'),
 ])

@@ -2,6 +2,9 @@
 from __future__ import annotations
 
 import io
+import re
+import socket
+import threading
 import warnings
 
 import numpy as np
@@ -97,6 +100,44 @@ def test_url_is_fetched_and_named(same_size, tmp_path):
         for name, message in (('words.jpg', 'is not an image'), ('nothing.png', 'cannot be downloaded.*404')):
             with pytest.raises(ImageError, match=f'{address}/files/{name}: .*{message}'):
                 same_size(f'{address}/files/{name}')
+
+
+@pytest.mark.parametrize('name', [
+    pytest.param('/files/a picture.png', id='blank in the path'),
+    pytest.param('/files/b\u00e4r.png', id='not ASCII'),
+])
+def test_url_as_a_browser_takes_it(same_size, tmp_path, name):
+    (tmp_path / name.rpartition('/')[2]).write_bytes(png(Image.fromarray(COLORS)))
+    with serve(tmp_path) as address:
+        url = address.replace('http', 'HTTP') + name
+        sample = same_size(url)
+    np.testing.assert_array_equal(sample.image.permute(1, 2, 0).numpy(), COLORS)
+    assert sample.file_name == url
+
+
+@pytest.mark.parametrize('url', [
+    pytest.param('http://localhost:port/x.png', id='port that is no number'),
+    pytest.param('http://[::1/x.png', id='cut off address'),
+    pytest.param('http:///x.png', id='no host'),
+])
+def test_malformed_url_is_named(same_size, url):
+    with pytest.raises(ImageError, match=f'{re.escape(url)}: cannot be downloaded'):
+        same_size(url)
+
+
+def test_answer_that_is_cut_off_is_named(same_size):
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\ntoo short')
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f'http://127.0.0.1:{server.getsockname()[1]}/x.png'
+        with pytest.raises(ImageError, match=f'{url}: cannot be downloaded: .*9 bytes read, 991 more'):
+            same_size(url)
+        thread.join()
 
 
 def test_server_that_is_not_there_is_named(same_size):

@@ -154,6 +154,16 @@ def test_a_limit_keeps_exactly_the_best(limit, mask_format):
         np.testing.assert_array_equal(as_arrays(limited, (40, 60)), as_arrays(everything, (40, 60))[:limit])
 
 
+@pytest.mark.parametrize('settings, number', [
+    pytest.param({'max_instances': 130}, 130, id='more than 100 wanted'),
+    pytest.param({'max_instances': None}, 100, id='no limit'),
+    pytest.param({'max_instances': 130, 'candidates': 110}, 110, id='candidates given'),
+])
+def test_candidates_are_as_many_as_are_wanted_unless_given(settings, number):
+    output = random_output(0, queries=50)
+    assert len(one(InstancePostprocessor(score_thr=0.0, **settings), output, (40, 60))) == number
+
+
 def test_the_threshold_is_on_the_final_score_and_includes_it():
     output = random_output(2, scale=2.0)
     everything = one(EVERYTHING, output, (40, 60))
@@ -269,11 +279,18 @@ def test_candidates_that_cannot_be_kept_are_not_upsampled():
 
 
 @pytest.mark.parametrize('setting, message', [
-    pytest.param({'score_thr': 1.5}, 'score_thr is 1.5; it must lie between 0 and 1', id='threshold above 1'),
+    pytest.param({'score_thr': 1.5}, 'score_thr is 1.5; it must be a number between 0 and 1', id='threshold above 1'),
+    pytest.param({'score_thr': '0.5'}, "score_thr is '0.5'", id='threshold a string'),
+    pytest.param({'score_thr': None}, 'score_thr is None', id='threshold none'),
+    pytest.param({'score_thr': True}, 'score_thr is True', id='threshold a truth value'),
     pytest.param({'score_thr': float('nan')}, 'score_thr is nan', id='threshold not a number'),
     pytest.param({'max_instances': -1}, 'max_instances is -1', id='negative limit'),
+    pytest.param({'max_instances': 2.5}, 'max_instances is 2.5; it must be a whole number', id='broken limit'),
+    pytest.param({'max_instances': True}, 'max_instances is True', id='limit a truth value'),
+    pytest.param({'max_instances': '5'}, "max_instances is '5'", id='limit a string'),
     pytest.param({'mask_format': 'png'}, "mask_format is 'png'; it must be one of array, rle", id='unknown format'),
     pytest.param({'candidates': 0}, 'candidates is 0', id='no candidates'),
+    pytest.param({'candidates': 1.5}, 'candidates is 1.5', id='broken number of candidates'),
 ])
 def test_settings_out_of_range_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):

@@ -123,8 +123,8 @@ def check_values(cfg: Any, *, has_train: bool, has_eval: bool, file: str = 'conf
             raise ConfigurationError(f'{file}: {path} must be a whole number of at least 1; got {value!r}')
     rate = get('train.optimizer.lr')
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float))
-                             or not 0 < rate < math.inf):
-        raise ConfigurationError(f'{file}: train.optimizer.lr must be a positive number; got {rate!r}')
+                             or not 0 <= rate < math.inf):
+        raise ConfigurationError(f'{file}: train.optimizer.lr must be a number of at least 0; got {rate!r}')
     if has_train:
         try:
             lr_factor(plain(get('train.lr_scheduler')), 1)

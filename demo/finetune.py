@@ -30,7 +30,8 @@ def split(annotation_file: str) -> tuple[str, str]:
 
 def recipe(cfg):
     """What is other than in the embedded model's own recipe."""
-    cfg.train.max_epochs = 30
+    cfg.train.max_epochs = 120
+    cfg.postprocessor.score_thr = 0.5  # the embedded model's threshold is chosen for its own scores
     return cfg
 
 

@@ -18,7 +18,8 @@ import torch
 
 from modelscope_fastinst.structures import Target
 
-FOLDER = Path(os.environ.get('FASTINST_GOLDEN') or Path(__file__).parent / 'golden')
+OWN = Path(__file__).parent / 'golden'
+FOLDER = Path(os.environ.get('FASTINST_GOLDEN') or OWN)
 
 # What this project builds so far; the vectors of other backbones and of panoptic heads come with them.
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -28,10 +29,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
+def vectors(name: str) -> Path:
+    """The file of that name in the folder asked for; one that it does not have is the repository's own."""
+    return FOLDER / name if (FOLDER / name).is_file() else OWN / name
+
+
 def _load_fill():
-    path = FOLDER / 'fill.py'
-    if not path.is_file():
-        path = Path(__file__).parent / 'golden' / 'fill.py'
+    path = vectors('fill.py')
     spec = importlib.util.spec_from_file_location('golden_fill', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -46,7 +50,7 @@ class Case:
 
     def __init__(self, name: str):
         self.name = name
-        self.arrays = np.load(FOLDER / f'{name}.npz')
+        self.arrays = np.load(vectors(f'{name}.npz'))
         self.meta = json.loads(bytes(self.arrays['meta']))
         options = self.meta['opts']
         self.options = dict(zip(options[::2], options[1::2], strict=True))

@@ -11,11 +11,12 @@ import torch
 
 from modelscope_fastinst.data.augment import InferenceTransform, resized_size
 from modelscope_fastinst.structures import Sample
-from tests.golden_cases import FOLDER, fill
+from tests import golden_cases
+from tests.golden_cases import fill
 
 
 def _rows() -> list:
-    path = FOLDER / 'preprocess.npz'
+    path = golden_cases.vectors('preprocess.npz')
     if not path.is_file():
         return []
     return [pytest.param(row, id=f'golden-preprocess-{row["key"]}')
@@ -29,7 +30,7 @@ def _scene(height, width, seed, num_shapes):
 
 @pytest.fixture(scope='module')
 def vectors():
-    return np.load(FOLDER / 'preprocess.npz')
+    return np.load(golden_cases.vectors('preprocess.npz'))
 
 
 @pytest.mark.parametrize('row', _rows())

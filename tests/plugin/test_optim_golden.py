@@ -10,9 +10,9 @@ import torch
 
 from modelscope_fastinst.models.fastinst import build_fastinst
 from modelscope_fastinst.plugin.optimizer import build_optimizer, build_scheduler, lr_factor, parameter_settings
-from tests.golden_cases import CONFIGS, FOLDER
+from tests.golden_cases import CONFIGS, vectors
 
-TABLE = np.load(FOLDER / 'optim.npz')
+TABLE = np.load(vectors('optim.npz'))
 # As with the other vectors: those of backbones that this project does not build come with the backbones.
 CASES = sorted(name for name in {key.split('/')[0] for key in TABLE if key.endswith('/names')} if name in CONFIGS)
 

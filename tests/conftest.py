@@ -5,6 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples at every run, so that a failure means a change.
+settings.register_profile('fixed', derandomize=True)
+settings.load_profile('fixed')
 
 
 @pytest.fixture(scope='session')

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelscope_fastinst.data.augment import RECIPE_SIZES, InferenceTransform, TrainTransform
@@ -84,6 +84,7 @@ def test_the_recipe_takes_any_size(size):
 
 
 @given(seed=st.integers(0, 10 ** 6), height=st.integers(20, 90), width=st.integers(20, 90))
+@example(seed=1954, height=70, width=63)  # the border lies just outside
 @settings(max_examples=30, deadline=None)
 def test_image_and_masks_stay_together(seed, height, width):
     torch.manual_seed(seed)
@@ -94,9 +95,10 @@ def test_image_and_masks_stay_together(seed, height, width):
 
     white, mask = sample.image[0] > 127, sample.target.masks[0]
     assert white.shape == mask.shape
-    # Bilinear and nearest differ on the border alone.
+    # Bilinear and nearest differ on the object's border alone, which may lie just outside the crop.
     border = torch.nn.functional.max_pool2d(mask[None].float(), 9, 1, 4)[0].bool() & \
         torch.nn.functional.max_pool2d((~mask)[None].float(), 9, 1, 4)[0].bool()
+    border[:4] = border[-4:] = border[:, :4] = border[:, -4:] = True
     assert not ((white != mask) & ~border).any()
 
 

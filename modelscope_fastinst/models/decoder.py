@@ -37,8 +37,8 @@ class Positions:
 def sine_embedding(channels: int, side: int) -> Tensor:
     """Sines and cosines of x and y at geometric frequencies, of mean square 1: float ``[1, channels, side, side]``.
 
-    Neighbours start out alike and distant positions do not, which training from scratch learns from several times
-    faster than from independent random numbers.
+    Neighbours start out alike and distant positions do not. In one training of 200 iterations each on small crops of
+    crowded images the mask loss was lower with it than with independent random numbers.
     """
     centres = (torch.arange(side) + 0.5) / side
     count = -(-channels // 4)
@@ -71,7 +71,7 @@ class DualPathDecoder(nn.Module):
         position_grid: side of the learnt map of position embeddings; None, as published, for round(sqrt(Q)).
         position_in_content: add the position embeddings to the content of queries and pixels as well. As published they
             only steer attention, so that masks of objects that look alike have to be told apart by their surroundings;
-            for crowds of equal objects (cells, seeds) and little training this option learns much faster.
+            meant for crowds of equal objects (cells, seeds); in one short training each the mask loss was lower with it.
     """
 
     def __init__(self, *, num_classes: int, hidden_dim: int = 256, num_queries: int = 100, num_aux_queries: int = 8,

@@ -71,7 +71,7 @@ class DualPathDecoder(nn.Module):
         position_grid: side of the learnt map of position embeddings; None, as published, for round(sqrt(Q)).
         position_in_content: add the position embeddings to the content of queries and pixels as well. As published they
             only steer attention, so that masks of objects that look alike have to be told apart by their surroundings;
-            meant for crowds of equal objects (cells, seeds); in one short training each the mask loss was lower with it.
+            meant for crowds of equal objects (cells, seeds); in one short training each, the loss was lower with it.
     """
 
     def __init__(self, *, num_classes: int, hidden_dim: int = 256, num_queries: int = 100, num_aux_queries: int = 8,

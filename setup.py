@@ -63,8 +63,10 @@ setup(
     license='Apache-2.0',
     license_files=['LICENSE'],
     python_requires='>=3.10',
-    packages=find_packages(include=['modelscope_fastinst', 'modelscope_fastinst.*']),
-    package_data={'modelscope_fastinst': ['assets/default/*']},
+    # the configurations lie at the top, where people look for them, and are installed as a part of the package
+    packages=[*find_packages(include=['modelscope_fastinst', 'modelscope_fastinst.*']), 'modelscope_fastinst.configs'],
+    package_dir={'modelscope_fastinst.configs': 'configs'},
+    package_data={'modelscope_fastinst': ['assets/default/*'], 'modelscope_fastinst.configs': ['*.json']},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={

@@ -16,16 +16,36 @@ import numpy as np
 import pytest
 import torch
 
+from modelscope_fastinst import zoo
 from modelscope_fastinst.structures import Target
 
 OWN = Path(__file__).parent / 'golden'
 FOLDER = Path(os.environ.get('FASTINST_GOLDEN') or OWN)
 
-# What this project builds so far; the vectors of other backbones and of panoptic heads come with them.
-CONFIGS: dict[str, dict[str, Any]] = {
-    'fastinst_R50_ppm-fpn_x1_576': {'depth': 50, 'dec_layers': 1},
-    'fastinst_R50_ppm-fpn_x3_640': {'depth': 50, 'dec_layers': 3},
-    'fastinst_R101_ppm-fpn_x3_640': {'depth': 101, 'dec_layers': 3},
+# The authors' configurations and ours.
+CONFIGS = {
+    'fastinst_R50_ppm-fpn_x1_576': 'fastinst_d1_r50',
+    'fastinst_R50_ppm-fpn_x3_640': 'fastinst_d3_r50',
+    'fastinst_R101_ppm-fpn_x3_640': 'fastinst_d3_r101',
+    'fastinst_R50-vd-dcn_ppm-fpn_x1_576': 'fastinst_d1_r50d_dcn',
+    'fastinst_R50-vd-dcn_ppm-fpn_x3_640': 'fastinst_d3_r50d_dcn',
+}
+# Where detectron2's options stand in a configuration.json's ``model`` section.
+OPTIONS = {
+    'MODEL.RESNETS.STEM_OUT_CHANNELS': ['backbone.stem_out_channels'],
+    'MODEL.RESNETS.RES2_OUT_CHANNELS': ['backbone.res2_out_channels'],
+    'MODEL.RESNETS.WIDTH_PER_GROUP': ['backbone.width_per_group'],
+    'MODEL.SEM_SEG_HEAD.CONVS_DIM': ['encoder.convs_dim'],
+    'MODEL.SEM_SEG_HEAD.MASK_DIM': ['encoder.mask_dim', 'decoder.mask_dim'],
+    'MODEL.SEM_SEG_HEAD.NUM_CLASSES': ['decoder.num_classes'],
+    'MODEL.FASTINST.HIDDEN_DIM': ['decoder.hidden_dim'],
+    'MODEL.FASTINST.NUM_OBJECT_QUERIES': ['decoder.num_queries'],
+    'MODEL.FASTINST.NUM_AUX_QUERIES': ['decoder.num_aux_queries'],
+    'MODEL.FASTINST.NHEADS': ['decoder.nheads'],
+    'MODEL.FASTINST.DIM_FEEDFORWARD': ['decoder.dim_feedforward'],
+    'MODEL.FASTINST.DEC_LAYERS': ['decoder.dec_layers'],
+    'MODEL.FASTINST.PRE_NORM': ['decoder.pre_norm'],
+    'MODEL.FASTINST.TRAIN_NUM_POINTS': ['criterion.num_points'],
 }
 
 
@@ -66,32 +86,14 @@ class Case:
 
     @property
     def model_config(self) -> dict[str, Any]:
-        """The ``model`` section of a configuration.json, from detectron2's option names."""
-        base = CONFIGS[self.meta['config']]
-
-        def option(name: str, default: Any) -> Any:
-            return self.options.get(f'MODEL.{name}', default)
-
-        hidden, masks = option('FASTINST.HIDDEN_DIM', 256), option('SEM_SEG_HEAD.MASK_DIM', 256)
-        classes = option('SEM_SEG_HEAD.NUM_CLASSES', 80)
-        return {
-            'type': 'fastinst',
-            'classes': [f'class {index}' for index in range(classes)],
-            'backbone': {'depth': base['depth'], 'norm': 'FrozenBN', 'out_features': ['res3', 'res4', 'res5'],
-                         'stem_out_channels': option('RESNETS.STEM_OUT_CHANNELS', 64),
-                         'res2_out_channels': option('RESNETS.RES2_OUT_CHANNELS', 256),
-                         'width_per_group': option('RESNETS.WIDTH_PER_GROUP', 64)},
-            'encoder': {'in_features': ['res3', 'res4', 'res5'], 'norm': 'GN', 'mask_dim': masks,
-                        'convs_dim': option('SEM_SEG_HEAD.CONVS_DIM', 256)},
-            'decoder': {'num_classes': classes, 'hidden_dim': hidden, 'mask_dim': masks,
-                        'num_queries': option('FASTINST.NUM_OBJECT_QUERIES', 100),
-                        'num_aux_queries': option('FASTINST.NUM_AUX_QUERIES', 8),
-                        'nheads': option('FASTINST.NHEADS', 8),
-                        'dim_feedforward': option('FASTINST.DIM_FEEDFORWARD', 1024),
-                        'dec_layers': option('FASTINST.DEC_LAYERS', base['dec_layers']),
-                        'pre_norm': option('FASTINST.PRE_NORM', False)},
-            'criterion': {'num_points': option('FASTINST.TRAIN_NUM_POINTS', 12544)},
-        }
+        """The ``model`` section of the zoo's configuration.json with the case's changes to it."""
+        model = zoo.configuration(CONFIGS[self.meta['config']])['model']
+        for option, value in self.options.items():
+            for place in OPTIONS.get(option, ()):
+                section, key = place.split('.')
+                model[section][key] = value
+        model['classes'] = [f'class {index}' for index in range(model['decoder']['num_classes'])]
+        return model
 
     @property
     def candidates(self) -> int:

@@ -241,7 +241,8 @@ def test_info_tells_about_a_model_folder(model, capsys):
     assert rows['classes'].startswith('10')
     assert float(rows['parameters'].split()[0]) > 0
     assert rows['modelscope'].startswith('1.40')
-    assert rows['network'] == 'input           short side 640, long side at most 853 pixels'
+    assert 0 < float(rows['GFLOPs'].split()[0]) < 10
+    assert rows['network'] == 'input           short side 640 pixels, long side at most 853 pixels'
     assert rows['instances'] == 'at most 100' and rows['score'].endswith(' 0.5')
 
 
@@ -311,4 +312,4 @@ def test_other_ways_to_start_it(start, model, tmp_path):
     assert model in good.stdout
     bad = subprocess.run([sys.executable, *start, 'info', 'missing'], capture_output=True, text=True, cwd=tmp_path)
     assert bad.returncode == 1
-    assert 'missing: no such model folder' in bad.stderr and 'Traceback' not in bad.stderr
+    assert 'missing: is no model folder' in bad.stderr and 'Traceback' not in bad.stderr

@@ -13,6 +13,9 @@ from modelscope_fastinst.cli.run import CommandError
 PACKAGES = ('modelscope-fastinst', 'modelscope', 'torch', 'torchvision', 'numpy', 'scipy', 'pycocotools', 'Pillow',
             'opencv-python-headless')
 
+# (height, width) of the two commonest sizes in COCO, for which the work is counted.
+PICTURES = ((480, 640), (427, 640))
+
 
 def info(args: argparse.Namespace) -> int:
     """Prints a description of a model folder or configuration, and the versions.
@@ -29,20 +32,27 @@ def info(args: argparse.Namespace) -> int:
 
 
 def read(model: str | None) -> tuple[str, dict[str, Any]]:
-    """The path and the content of the configuration behind a folder, a file, or None for the embedded model.
+    """The path and the content of the configuration behind a folder, a file, the name of a published model, a hub id,
+    or None for the embedded model.
 
     Raises:
-        CommandError: no such folder or file.
+        CommandError: none of these.
+        OSError: a hub id that cannot be fetched.
         ValueError: not JSON, or not a model's configuration.
     """
-    from modelscope_fastinst import default_model
+    from modelscope_fastinst import zoo
+    from modelscope_fastinst.plugin.build import model_folder
     from modelscope_fastinst.plugin.configuration import read_configuration, read_configuration_file
-    where = default_model() if model is None else model
-    if os.path.isdir(where):
-        return where, read_configuration(where)
-    if not os.path.isfile(where):
-        raise CommandError(f'{where}: no such model folder or configuration file')
-    return where, read_configuration_file(where)
+    if model is not None and os.path.isfile(model):
+        return model, read_configuration_file(model)
+    if model in zoo.NAMES:
+        return model, zoo.configuration(model)
+    try:
+        where = model_folder(model)
+    except FileNotFoundError as error:
+        raise CommandError(f'{model}: is no model folder, configuration file or model id of the form owner/name, nor '
+                           f'one of {", ".join(zoo.NAMES)}') from error
+    return where, read_configuration(where)
 
 
 def describe(where: str, configuration: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -54,19 +64,41 @@ def describe(where: str, configuration: Mapping[str, Any]) -> Iterator[tuple[str
     if model['type'] != 'fastinst':
         raise CommandError(f'{where}: model.type is {model["type"]!r}, not "fastinst"')
     classes = [str(name) for name in model.get('classes') or []]
-    network = build_fastinst({key: model[key] for key in ('backbone', 'encoder', 'decoder') if key in model})
+    import torch
+    with torch.device('meta'):   # a description needs no weights
+        network = build_fastinst({key: model[key] for key in ('backbone', 'encoder', 'decoder') if key in model})
     yield 'model', where
     yield 'weights', _weights(where)
     yield 'parameters', f'{sum(p.numel() for p in network.parameters()) / 1e6:.2f} million'
-    yield 'backbone', f'ResNet-{(model.get("backbone") or {}).get("depth", 50)}'
+    yield 'backbone', backbone_name(model.get('backbone') or {})
     yield 'queries', str(network.num_queries)
     yield 'decoder layers', str((model.get('decoder') or {}).get('dec_layers', ''))
     yield 'classes', f'{network.num_classes}: {_shortened(classes)}' if classes else str(network.num_classes)
     size = {**vars(InferenceTransform()), **(configuration.get('preprocessor') or {})}
-    yield 'network input', f'short side {size["min_size"]}, long side at most {size["max_size"]} pixels'
+    limit = 'any length' if size['max_size'] is None else f'at most {size["max_size"]} pixels'
+    yield 'network input', f'short side {size["min_size"]} pixels, long side {limit}'
+    yield 'GFLOPs', _gflops(network, size['min_size'], size['max_size'])
     result = {**vars(InstancePostprocessor()), **(configuration.get('postprocessor') or {})}
     yield 'score threshold', str(result['score_thr'])
     yield 'instances', f'at most {result["max_instances"]}'
+
+
+def backbone_name(backbone: Mapping[str, Any]) -> str:
+    """'ResNet-50', or 'ResNet-50-d with deformable stages 3 and 4'."""
+    name = f'ResNet-{backbone.get("depth", 50)}' + ('-d' if backbone.get('type') == 'resnet_d' else '')
+    stages = backbone.get('deform_stages') or []
+    if not stages:
+        return name
+    kind = 'modulated deformable' if backbone.get('deform_modulated') else 'deformable'
+    return f'{name} with {kind} stage{"s" * (len(stages) > 1)} {" and ".join(map(str, stages))}'
+
+
+def _gflops(network: Any, min_size: int, max_size: int | None) -> str:
+    from modelscope_fastinst.data.geometry import resized_size
+    from modelscope_fastinst.models.complexity import count_multiply_adds
+    counts = [count_multiply_adds(network, *resized_size(*picture, min_size, max_size)) for picture in PICTURES]
+    return (f'{sum(counts) / len(counts) / 1e9:.1f} (billions of multiply-adds, as published; mean of a 640x480 and a '
+            f'640x427 picture)')
 
 
 def versions() -> Iterator[tuple[str, str]]:

@@ -13,10 +13,14 @@ from ..structures import NetworkOutput, Target
 from .decoder import DualPathDecoder, Match
 from .pixel_decoder import PyramidPoolingFPN
 from .resnet import ResNet
+from .resnet_d import ResNetD
 
 # Of ImageNet's RGB images, in grey levels of 0..255.
 PIXEL_MEAN = (123.675, 116.280, 103.530)
 PIXEL_STD = (58.395, 57.120, 57.375)
+
+# What ``model.backbone.type`` can be. ModelScope's own FastInst knows the first only and has no such key.
+BACKBONES = {'resnet': ResNet, 'resnet_d': ResNetD}
 
 
 class SegmentationHead(nn.Module):
@@ -138,7 +142,10 @@ def build_fastinst(config: Mapping[str, Any]) -> FastInst:
         if not isinstance(section, Mapping):
             raise ValueError(f'configuration: model.{name} is missing; it describes the {name} of the network')
         sections[name] = dict(section)
-    backbone = ResNet(**_accepted(ResNet, sections['backbone'], 'backbone'))
+    kind = sections['backbone'].pop('type', 'resnet')
+    if kind not in BACKBONES:
+        raise ValueError(f'configuration: model.backbone.type {kind!r} is unknown; choose one of {sorted(BACKBONES)}')
+    backbone = BACKBONES[kind](**_accepted(BACKBONES[kind], sections['backbone'], 'backbone'))
 
     decoder_section = sections['decoder']
     if 'num_classes' not in decoder_section:

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from modelscope_fastinst import zoo
 from modelscope_fastinst.models.fastinst import build_fastinst
 from modelscope_fastinst.models.optimize import optimize_for_inference
 from modelscope_fastinst.models.queries import activation_scores
 from modelscope_fastinst.structures import Target
-from tests.golden_cases import load
+from tests.golden_cases import CONFIGS, load
 from tests.tiny import model_config
 
 GOLDEN = Path(__file__).parents[1] / 'golden'
@@ -29,12 +30,16 @@ def published(name: str) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-@pytest.mark.parametrize('name, case, millions', [
-    pytest.param('fastinst_R50_ppm-fpn_x1_576', 'd1_r50_eval', 29.66, id='D1 R50'),
-    pytest.param('fastinst_R50_ppm-fpn_x3_640', 'd3_r50_eval', 34.18, id='D3 R50'),
+@pytest.mark.parametrize('name, millions', [
+    pytest.param('fastinst_R50_ppm-fpn_x1_576', 29.66, id='D1 R50'),
+    pytest.param('fastinst_R50_ppm-fpn_x3_640', 34.18, id='D3 R50'),
+    pytest.param('fastinst_R101_ppm-fpn_x3_640', 53.12, id='D3 R101'),
+    pytest.param('fastinst_R50-vd-dcn_ppm-fpn_x1_576', 30.17, id='D1 R50-d-DCN'),
+    pytest.param('fastinst_R50-vd-dcn_ppm-fpn_x3_640', 34.69, id='D3 R50-d-DCN'),
 ])
-def test_names_and_shapes_are_the_published_ones(name, case, millions):
-    network = build_fastinst(load(case).model_config)
+def test_names_and_shapes_are_the_published_ones(name, millions):
+    with torch.device('meta'):
+        network = build_fastinst(zoo.configuration(CONFIGS[name])['model'])
     own = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     expected = {key: shape for key, shape in published(name).items() if not key.endswith('criterion.empty_weight')}
     assert own == expected

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .reading import CheckpointError, find_weights, read_state_dict
+from .reading import CheckpointError, WeightFile, read_weights
+from .sources import recognise
 
 logger = logging.getLogger(__name__)
 
 POSITION_EMBEDDING = 'sem_seg_head.predictor.meta_pos_embed'
 # Configurations of ModelScope's own FastInst can ask for biases that the authors' weights do not have. A bias of 0 is
 # none.
-_UNTRAINED_BIAS = re.compile(r'pixel_decoder\.(adapter|layer)_\d\.bias$')
+UNTRAINED_BIAS = re.compile(r'pixel_decoder\.(adapter|layer)_\d\.bias$')
 # The last layers of the class heads, whose shape follows from the number of classes.
 CLASS_DEPENDENT = ('query_proposal.conv_proposal_cls_logits.2.', 'class_embed_layers.')
 
@@ -32,8 +33,8 @@ def load_weights(network: nn.Module, source: str | Path) -> None:
     Raises:
         CheckpointError: with all keys that are missing, unexpected or of another shape; the network is left as it was.
     """
-    path = find_weights(source)
-    _load(network, read_state_dict(path), path)
+    file = read_weights(source)
+    _load(network, _published(file, network), file.path)
 
 
 def load_for_finetuning(network: nn.Module, source: str | Path, renew_classes: bool = False) -> list[str]:
@@ -52,8 +53,8 @@ def load_for_finetuning(network: nn.Module, source: str | Path, renew_classes: b
     Raises:
         CheckpointError: as ``load_weights``, for every tensor that does not depend on the classes.
     """
-    path = find_weights(source)
-    state = read_state_dict(path)
+    file = read_weights(source)
+    path, state = file.path, _published(file, network)
     own = network.state_dict()
     new = [key for key, tensor in own.items()
            if key in state and _is_class_dependent(key) and (renew_classes or state[key].shape != tensor.shape)]
@@ -69,6 +70,17 @@ def _is_class_dependent(key: str) -> bool:
     return any(part in key for part in CLASS_DEPENDENT)
 
 
+def _published(file: WeightFile, network: nn.Module) -> dict[str, Tensor]:
+    """The file's tensors by their published names; another network's file is refused in one line, not key by key."""
+    if not file.state.keys() & network.state_dict().keys():
+        source = recognise(file)
+        if source.backbone_only:
+            raise CheckpointError(f'{file.path}: {source.description}, not the weights of a whole FastInst; '
+                                  f'modelscope-fastinst convert makes a model folder of it')
+        return {name: file.state[key] for key, name in source.names.items()}
+    return {key: tensor for key, tensor in file.state.items() if not key.endswith('criterion.empty_weight')}
+
+
 def _load(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     own = network.state_dict()
     state = {key: tensor for key, tensor in state.items()
@@ -76,7 +88,7 @@ def _load(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     for key, tensor in own.items():
         if key.endswith('.num_batches_tracked'):
             state.setdefault(key, tensor)
-        elif _UNTRAINED_BIAS.search(key) and key not in state:
+        elif UNTRAINED_BIAS.search(key) and key not in state:
             logger.info('%s: has no %s; it stays 0', path, key)
             state[key] = torch.zeros_like(tensor)
     if POSITION_EMBEDDING in state and POSITION_EMBEDDING in own:

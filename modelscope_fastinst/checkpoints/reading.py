@@ -1,12 +1,18 @@
 """From a file or a model folder to a state dict."""
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from .formats import CheckpointError, read_content
+
+__all__ = ['CheckpointError', 'WEIGHT_FILES', 'WeightFile', 'find_weights', 'read_state_dict', 'read_weights']
 
 # In a model folder the first of these that exists holds the weights.
 WEIGHT_FILES = ('model.safetensors', 'pytorch_model.pt', 'pytorch_model.bin')
@@ -14,8 +20,22 @@ WEIGHT_FILES = ('model.safetensors', 'pytorch_model.pt', 'pytorch_model.bin')
 WRAPPERS = ('model', 'state_dict')
 
 
-class CheckpointError(ValueError):
-    """Weights that are missing, unreadable, or of another network."""
+@dataclass
+class WeightFile:
+    """What a weight file holds.
+
+    Attributes:
+        path: the file.
+        state: its tensors by name, on the CPU.
+        wrapper: the entry that they lay under (``'model'``, ``'state_dict'``), or None.
+        author: who wrote the file, where it says so (detectron2's ``__author__``).
+        others: names of the other entries beside the state dict, such as an optimizer's.
+    """
+    path: Path
+    state: dict[str, Tensor]
+    wrapper: str | None = None
+    author: str | None = None
+    others: list[str] = field(default_factory=list)
 
 
 def find_weights(source: str | Path) -> Path:
@@ -35,51 +55,63 @@ def find_weights(source: str | Path) -> Path:
     raise CheckpointError(f'{source}: the model folder holds no weights; it needs one of {", ".join(WEIGHT_FILES)}')
 
 
-def read_state_dict(source: str | Path) -> dict[str, Tensor]:
-    """Reads the tensors of a weight file or of a model folder, on the CPU.
+def read_weights(source: str | Path) -> WeightFile:
+    """Reads a weight file or a model folder's, whatever network it is of.
 
-    ``.safetensors`` files, and PyTorch files with a bare state dict or one under ``'model'`` or ``'state_dict'``. The
-    constant ``*criterion.empty_weight`` entries of the authors' files are left out.
+    ``.safetensors`` files, PyTorch files, and pickles of numpy arrays (detectron2's ``.pkl``); the tensors bare, or
+    under ``'model'`` or ``'state_dict'``.
 
     Raises:
-        CheckpointError: nothing to read, a broken or cut-off file, a pickle that holds more than tensors and plain
-            containers, or a file without a state dict.
+        CheckpointError: nothing to read, a broken or cut-off file, a pickle that holds more than tensors, arrays and
+            plain containers, or a file without a state dict.
     """
     path = find_weights(source)
-    state = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path)
-    return {key: tensor for key, tensor in state.items() if not key.endswith('criterion.empty_weight')}
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f'{path}: cannot be read as safetensors ({error}); '
-                              f'the file is broken or cut off: fetch it again') from error
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = _first_line(error)  # torch's further lines advise to switch the protection off
-        raise CheckpointError(f'{path}: is no PyTorch file of tensors and plain containers only ({reason}); files that '
-                              f'hold other objects are not loaded, because they can run code') from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f'{path}: cannot be read as a PyTorch file ({_first_line(error)}); the file is '
-                              f'broken or cut off: fetch it again') from error
+    content = read_content(path)
+    if not isinstance(content, Mapping):
+        raise _no_state_dict(path, f'a {type(content).__name__}')
     for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
-    if not isinstance(content, Mapping) or not content or not all(
-            isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
-        raise CheckpointError(f'{path}: holds no state dict; expected tensors by name, bare or under '
-                              f'{" or ".join(repr(name) for name in WRAPPERS)}')
-    return dict(content)
+        if isinstance(content.get(wrapper), Mapping):
+            author = content.get('__author__')
+            return WeightFile(path, _tensors(content[wrapper], path), wrapper,
+                              author if isinstance(author, str) else None,
+                              [str(key) for key in content if key != wrapper])
+    return WeightFile(path, _tensors(content, path))
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+def read_state_dict(source: str | Path) -> dict[str, Tensor]:
+    """Reads the tensors of a weight file or of a model folder, on the CPU; see ``read_weights``.
+
+    The constant ``*criterion.empty_weight`` entries of the authors' files are left out.
+
+    Raises:
+        CheckpointError: as ``read_weights``.
+    """
+    return {key: tensor for key, tensor in read_weights(source).state.items()
+            if not key.endswith('criterion.empty_weight')}
+
+
+def _tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
+    if not content:
+        raise _no_state_dict(path, 'nothing')
+    state = {}
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, (Tensor, np.ndarray, np.generic)):
+            raise _no_state_dict(path, f'{key!r:.60}, which is a {type(value).__name__}')
+        state[key] = _tensor(key, value, path)
+    return state
+
+
+def _tensor(key: str, value: Tensor | np.ndarray | np.generic, path: Path) -> Tensor:
+    if isinstance(value, Tensor):
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise CheckpointError(f'{path}: {key} is sparse, quantised or without data; plain tensors are read')
+        return value.detach()
+    if value.dtype.kind not in 'biuf':
+        raise CheckpointError(f'{path}: {key} is an array of {value.dtype}; numbers are read')
+    array = np.asarray(value)   # arrays from a file are read-only, in its byte order
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder('='), copy=True))
+
+
+def _no_state_dict(path: Path, found: str) -> CheckpointError:
+    return CheckpointError(f'{path}: holds no state dict; expected tensors by name, bare or under '
+                           f'{" or ".join(repr(name) for name in WRAPPERS)}, found {found}')

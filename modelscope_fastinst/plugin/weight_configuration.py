@@ -1,0 +1,142 @@
+"""Which configuration belongs to a weight file: the one given, the model folder's, or the published one that fits."""
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modelscope_fastinst import zoo
+from modelscope_fastinst.checkpoints.conversion import KeyMatch, match_keys
+from modelscope_fastinst.checkpoints.formats import CheckpointError
+from modelscope_fastinst.checkpoints.loading import UNTRAINED_BIAS
+from modelscope_fastinst.checkpoints.sources import Source
+from modelscope_fastinst.models.fastinst import build_fastinst
+
+from .configuration import CONFIGURATION_FILE, plain, read_configuration, read_configuration_file
+
+# Its outputs are the classes and "no object".
+_CLASSES_KEY = 'sem_seg_head.predictor.query_proposal.conv_proposal_cls_logits.2.bias'
+_SECTIONS = ('backbone', 'encoder', 'decoder')
+
+
+def choose_configuration(source: Source, given: str | None, folder: Path | None,
+                         classes: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
+    """The whole configuration for a weight file, and what the user should know of the choice.
+
+    Args:
+        source: the file, recognised.
+        given: a configuration file, or a name of ``zoo.NAMES``; None to find out.
+        folder: the model folder that the file was found in; its configuration is taken if none is given.
+        classes: names of the classes instead of the configuration's.
+
+    Raises:
+        CheckpointError: no published configuration fits, or the number of classes does not.
+        ValueError, OSError: the configuration given cannot be read, or describes no FastInst.
+    """
+    remarks: list[str] = []
+    template = True   # of a published model: its classes may be others
+    if given is not None:
+        template = given in zoo.NAMES and not os.path.isfile(given)
+        configuration = zoo.configuration(given) if template else read_configuration_file(given)
+    elif folder is not None and (folder / CONFIGURATION_FILE).is_file():
+        configuration = _completed(plain(read_configuration(folder)), source)
+        template = False
+    else:
+        name = _published(source)
+        remarks.append(f'the configuration is the published {name}')
+        configuration = zoo.configuration(name)
+    configuration = copy.deepcopy(configuration)
+    model = configuration['model']
+    where = given or folder or 'the configuration'
+    if model['type'] != 'fastinst' or not all(isinstance(model.get(section), Mapping) for section in _SECTIONS):
+        raise ValueError(f'{where}: describes no FastInst; model.type must be "fastinst", with the sections '
+                         f'{", ".join(_SECTIONS)}')
+    model['classes'], remark = _classes(source, model, classes, template, str(where))
+    model['decoder'] = {**model['decoder'], 'num_classes': len(model['classes'])}
+    model['encoder'] = {**model['encoder'], 'norm': _encoder_norm(source)}
+    return configuration, [*remarks, *remark]
+
+
+def _completed(configuration: dict[str, Any], source: Source) -> dict[str, Any]:
+    """The configuration of a stock folder with what ours has besides, from the published model if that fits."""
+    model = configuration['model']
+    if 'preprocessor' in configuration or not isinstance(model.get('backbone'), Mapping):
+        return configuration
+    if model['backbone'].get('norm') == 'BN':
+        # as the authors train; ModelScope's own network only runs, and there the two are equal
+        model['backbone'] = {**model['backbone'], 'norm': 'FrozenBN'}
+    fitting = [] if source.backbone_only else [name for name, match in _matches(source).items() if match.complete]
+    return {**zoo.configuration(fitting[0]), **configuration} if len(fitting) == 1 else configuration
+
+
+def _published(source: Source) -> str:
+    """The one published model that a file is of, or for a backbone the larger one of those that have it."""
+    path = source.file.path
+    if source.backbone_only:
+        names = source.backbone.configurations
+        if not names:
+            raise CheckpointError(f'{path}: {source.description}; none of the published configurations has that '
+                                  f'backbone: give --config with one that has')
+        return names[-1]
+    matches = _matches(source)
+    fitting = [name for name, match in matches.items() if match.complete]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise CheckpointError(f'{path}: fits {", ".join(fitting)}; say which with --config')
+    nearest = min(matches, key=lambda name: (bool(matches[name].wrong_backbone),
+                                             sum(map(len, matches[name].faults.values()))))
+    raise CheckpointError(f'{path}: {source.description}; fits none of the published configurations. Nearest is '
+                          f'{nearest}: {matches[nearest].summary()}. Give --config with the configuration that it was '
+                          f'trained with')
+
+
+def _matches(source: Source) -> dict[str, KeyMatch]:
+    """How a FastInst's file compares with each published model, whatever the number of classes."""
+    matches = {}
+    for name in zoo.NAMES:
+        model = zoo.configuration(name)['model']
+        model['decoder']['num_classes'] = _number_of_classes(source)
+        model['encoder']['norm'] = _encoder_norm(source)
+        with torch.device('meta'):   # shapes without numbers
+            network = build_fastinst(model)
+        matches[name] = match_keys(source, network.state_dict())
+    return matches
+
+
+def _number_of_classes(source: Source) -> int:
+    key = next((key for key, name in source.names.items() if name == _CLASSES_KEY), None)
+    if key is None or source.file.state[key].ndim != 1 or len(source.file.state[key]) < 2:
+        raise CheckpointError(f'{source.file.path}: holds an incomplete FastInst; {_CLASSES_KEY} is missing')
+    return len(source.file.state[key]) - 1
+
+
+def _encoder_norm(source: Source) -> str:
+    """'' if the convolutions of the pixel decoder have biases that are not 0; see ``models.pixel_decoder``."""
+    biased = any(UNTRAINED_BIAS.search(name) and bool(source.file.state[key].any())
+                 for key, name in source.names.items())
+    return '' if biased else 'GN'
+
+
+def _classes(source: Source, model: Mapping[str, Any], classes: Sequence[str] | None, template: bool,
+             where: str) -> tuple[list[str], list[str]]:
+    """Names for the classes that the file has, and a remark where they had to be invented."""
+    own = [str(name) for name in model.get('classes') or []]
+    number = model['decoder'].get('num_classes', len(own)) if source.backbone_only else _number_of_classes(source)
+    if classes is not None:
+        if not source.backbone_only and len(classes) != number:
+            raise CheckpointError(f'{source.file.path}: is for {number} classes; {len(classes)} names were given')
+        return [str(name) for name in classes], []
+    if len(own) == number and own:
+        return own, []
+    if own and not template:
+        raise CheckpointError(f'{source.file.path}: is for {number} classes, {where} names {len(own)}; give --classes')
+    if not number:
+        raise CheckpointError(f'{where}: names no classes; give --classes')
+    names = [f'class {index}' for index in range(number)]
+    return names, [f'the names of its {number} classes are not known, so they are called "class 0" and so on; give '
+                   f'--classes to name them']

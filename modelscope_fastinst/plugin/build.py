@@ -2,39 +2,40 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
-_MODEL_ID = re.compile(r'[\w.-]+/[\w.-]+')
+from modelscope_fastinst.plugin.hub import is_model_id, model_directory
 
 
-def build_segmenter(model: str | None = None, device: str | None = None, verbose: bool = False, **options: Any) -> Any:
+def build_segmenter(model: str | None = None, device: str | None = None, verbose: bool = False,
+                    revision: str | None = None, **options: Any) -> Any:
     """``pipeline('image-segmentation', model)``.
 
     Args:
         model: model folder or id of ModelScope's hub; None for the embedded model.
+        revision: of an id: branch, tag or commit.
         device: as ``pipeline()`` takes it; None for the GPU if there is one.
         verbose: let ModelScope's log through.
         **options: defaults of the calls, see ``plugin.pipeline``.
 
     Raises:
         FileNotFoundError: the model is neither a model folder nor of the form of an id.
+        HubError: an id whose model cannot be had.
         ValueError: its configuration lacks something.
     """
     if not verbose:
         quiet()
-    folder = model_folder(model)
-    if os.path.isdir(folder):
-        from .configuration import read_configuration
-        read_configuration(folder)   # pipeline() would look for another library's model in a folder without one
+    from .configuration import read_configuration
+    folder = model_folder(model, revision)
+    read_configuration(folder)   # pipeline() would look for another library's model in a folder without one
     from modelscope.pipelines import pipeline
     return pipeline('image-segmentation', model=folder, device=device or default_device(), **options)
 
 
 def build_fastinst_trainer(model: str | None = None, config: str | None = None, device: str | None = None,
-                           settings: Mapping[str, Any] | None = None, verbose: bool = True, **arguments: Any) -> Any:
+                           settings: Mapping[str, Any] | None = None, verbose: bool = True,
+                           revision: str | None = None, **arguments: Any) -> Any:
     """``build_trainer('fastinst-trainer', ...)``.
 
     Args:
@@ -43,26 +44,28 @@ def build_fastinst_trainer(model: str | None = None, config: str | None = None, 
         device: as the trainer takes it; None for the GPU if there is one.
         settings: changes of the configuration, by dotted name.
         verbose: let ModelScope's log through; the trainer reports there.
+        revision: of an id: branch, tag or commit.
         **arguments: further arguments of ``plugin.trainer.FastInstTrainer``; those that are None are left out.
 
     Raises:
         FileNotFoundError: the model is neither a folder nor of the form of an id.
+        HubError: an id whose model cannot be had.
         ConfigurationError: see the trainer.
     """
     if not verbose:
         quiet()
     from modelscope.trainers import build_trainer
-    given = {'model': model_folder(model) if model is not None else None, 'cfg_file': config,
+    given = {'model': model_folder(model, revision) if model or revision else None, 'cfg_file': config,
              'cfg_options': dict(settings) if settings else None, **arguments}
     given = {name: value for name, value in given.items() if value is not None}
     return build_trainer('fastinst-trainer', default_args={**given, 'device': device or default_device()})
 
 
-def build_evaluator(model: str | None = None, **arguments: Any) -> Any:
+def build_evaluator(model: str | None = None, revision: str | None = None, **arguments: Any) -> Any:
     """A trainer that only measures: what the model's configuration says of data and training does not apply.
 
     Args:
-        model: as in ``build_segmenter``.
+        model, revision: as in ``build_segmenter``.
         **arguments: as in ``build_fastinst_trainer``.
     """
     def measure_only(cfg: Any) -> Any:
@@ -71,7 +74,7 @@ def build_evaluator(model: str | None = None, **arguments: Any) -> Any:
         cfg._cfg_dict.get('evaluation', {}).pop('period', None)
         return cfg
 
-    return build_fastinst_trainer(model=model_folder(model), cfg_modify_fn=measure_only, **arguments)
+    return build_fastinst_trainer(model=model_folder(model, revision), cfg_modify_fn=measure_only, **arguments)
 
 
 def evaluation_text(trainer: Any, values: Mapping[str, Any]) -> str:
@@ -80,18 +83,26 @@ def evaluation_text(trainer: Any, values: Mapping[str, Any]) -> str:
     return metrics_table(values, trainer.model_classes)
 
 
-def model_folder(model: str | None) -> str:
-    """The embedded model for None, an existing folder or a hub id as it is.
+def model_folder(model: str | None, revision: str | None = None) -> str:
+    """The folder of a model: the embedded one for None, an existing folder as it is, that of an id from the cache or
+    downloaded.
+
+    Args:
+        model: folder, or id of ModelScope's hub.
+        revision: of an id: branch, tag or commit; None for 'master'.
 
     Raises:
         FileNotFoundError: the model is neither a folder nor of the form of an id.
+        HubError: an id whose model cannot be had.
+        ValueError: a revision of something that has none.
     """
+    if revision is not None and (model is None or not is_model_id(model)):
+        given = 'no model is given' if model is None else f'{model} is a folder or not of this form'
+        raise ValueError(f'revision {revision!r}: goes with a model id of the form owner/name; {given}')
     if model is None:
         from modelscope_fastinst import default_model
         return default_model()
-    if os.path.isdir(model) or (_MODEL_ID.fullmatch(model) and not os.path.exists(model) and model[0] != '.'):
-        return model
-    raise FileNotFoundError(f'{model}: is no model folder, nor a model id of the form owner/name')
+    return model_directory(model, revision)
 
 
 def default_device() -> str:

@@ -3,7 +3,7 @@
 ModelScope imports the module behind a name through an index (``LazyImportModule.get_ast_index()``) that it wrote when
 its wheel was built. The wheel ships an inference-only FastInst of the same names, which cannot be imported in a current
 environment, and registering a name twice is an error there. So the index entry is redirected: ModelScope then imports
-our module instead of its own, when the name is first asked for. No module of ours is imported before that.
+our module instead of its own, when the name is first asked for. No network of ours is imported before that.
 
 The index is private to ModelScope; everything that touches it is in this file, and its absence is a clear error.
 """
@@ -13,6 +13,8 @@ import sys
 from dataclasses import dataclass
 from threading import RLock
 from typing import Any
+
+from . import hub_hook
 
 TASK = 'image-segmentation'
 
@@ -96,13 +98,15 @@ def activate() -> None:
     """Redirects our names in ModelScope's index to this package; done by ``import modelscope_fastinst``. Idempotent.
 
     A class that ModelScope had already registered under one of the names stays usable for whoever holds it, but new
-    builds give ours. ``deactivate()`` brings back what was there.
+    builds give ours. ``deactivate()`` brings back what was there. With the names, the ids of FastInst models are led to
+    their folders in the cache, see ``plugin.hub_hook``.
 
     Raises:
         RuntimeError: this ModelScope has no index of the known form (another version).
     """
     with _lock:
         index = _index()
+        hub_hook.install()
         for name in NAMES:
             if _is_ours(index['index'].get(name.signature)):
                 continue
@@ -123,6 +127,7 @@ def deactivate() -> None:
     """
     with _lock:
         index = _index()
+        hub_hook.remove()
         for name in NAMES:
             if not _is_ours(index['index'].get(name.signature)):
                 continue

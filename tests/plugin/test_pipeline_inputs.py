@@ -54,8 +54,8 @@ def test_every_form_of_an_image_gives_the_same_instances(segment, rgb, tmp_path,
 
 def test_url(segment, rgb, tmp_path):
     saved(rgb, tmp_path / 'image.png')
-    with serve(tmp_path) as address:
-        assert_same(segment(f'{address}/files/image.png'), segment(scene()))
+    with serve(tmp_path) as hub:
+        assert_same(segment(f'{hub.address}/files/image.png'), segment(scene()))
 
 
 def test_gray_forms_agree(segment, rgb, tmp_path):

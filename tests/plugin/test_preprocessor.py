@@ -92,14 +92,14 @@ def test_exif_orientation_turns_the_image_upright(same_size, tmp_path, as_file):
 def test_url_is_fetched_and_named(same_size, tmp_path):
     (tmp_path / 'a picture.png').write_bytes(png(Image.fromarray(COLORS)))
     (tmp_path / 'words.jpg').write_text('no picture')
-    with serve(tmp_path) as address:
-        url = f'{address}/files/a%20picture.png'
+    with serve(tmp_path) as hub:
+        url = f'{hub.address}/files/a%20picture.png'
         sample = same_size(url)
         np.testing.assert_array_equal(sample.image.permute(1, 2, 0).numpy(), COLORS)
         assert sample.file_name == url
         for name, message in (('words.jpg', 'is not an image'), ('nothing.png', 'cannot be downloaded.*404')):
-            with pytest.raises(ImageError, match=f'{address}/files/{name}: .*{message}'):
-                same_size(f'{address}/files/{name}')
+            with pytest.raises(ImageError, match=f'{hub.address}/files/{name}: .*{message}'):
+                same_size(f'{hub.address}/files/{name}')
 
 
 @pytest.mark.parametrize('name', [
@@ -108,8 +108,8 @@ def test_url_is_fetched_and_named(same_size, tmp_path):
 ])
 def test_url_as_a_browser_takes_it(same_size, tmp_path, name):
     (tmp_path / name.rpartition('/')[2]).write_bytes(png(Image.fromarray(COLORS)))
-    with serve(tmp_path) as address:
-        url = address.replace('http', 'HTTP') + name
+    with serve(tmp_path) as hub:
+        url = hub.address.replace('http', 'HTTP') + name
         sample = same_size(url)
     np.testing.assert_array_equal(sample.image.permute(1, 2, 0).numpy(), COLORS)
     assert sample.file_name == url

@@ -33,6 +33,8 @@ CORE = [
     'safetensors>=0.4.3',
     # reading, resizing and writing images; the authors resize with it, to the digit
     'Pillow>=10.0',
+    # the front matter of model cards; ModelScope's framework extra brings it as well
+    'PyYAML>=5.4',
     # outlines in pictures of results, and nothing else. The headless build, because the plain one wants libGL, which
     # servers lack
     'opencv-python-headless>=4.9',
@@ -42,6 +44,7 @@ TEST = [
     'pytest>=8.0',         # the test runner
     'hypothesis>=6.100',   # properties of geometry and file formats
     'ruff>=0.9',           # style; part of `make test`
+    'timm>=1.0',           # its resnet50d, whose weights the R50-d-DCN models start from: the tests read them
 ]
 
 EXTRAS = {

@@ -284,7 +284,7 @@ def test_a_line_that_makes_no_sense_ends_with_status_2(words, capsys):
     assert 'usage: modelscope-fastinst' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('command', ['predict', 'train', 'evaluate', 'demo', 'info'])
+@pytest.mark.parametrize('command', ['predict', 'train', 'evaluate', 'demo', 'info', 'convert'])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, '--help'])

@@ -21,6 +21,7 @@ ROOMS = {'models', 'objective', 'data', 'results', 'evaluation', 'checkpoints', 
 MAY_IMPORT = {
     'models': set(), 'objective': set(), 'data': set(), 'results': set(), 'evaluation': set(),
     'checkpoints': {'models'}, 'visualize': set(), 'structures': set(), 'version': set(),
+    'zoo': set(), 'card_file': set(), 'model_card': {'models', 'data', 'evaluation', 'checkpoints'},
     'plugin': ROOMS, 'cli': ROOMS, 'runtime': ROOMS - {'plugin', 'cli'}, '__main__': {'cli'}, '__init__': {'plugin'},
 }
 WHERE_USED = {'torchvision', 'cv2', 'pycocotools', 'scipy', 'PIL', 'transformers', 'matplotlib', 'hypothesis', 'pytest'}

@@ -19,4 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments without the program's name; default those of the process.
     """
-    return run(build_parser().parse_args(sys.argv[1:] if argv is None else argv))
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(words)
+    args.command_line = ['modelscope-fastinst', *words]   # for records of what was done
+    return run(args)

@@ -26,6 +26,8 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     _add_evaluate(commands)
     _add_demo(commands)
     _add_info(commands)
+    _add_convert(commands)
+    _add_publish(commands)
 
 
 def _command(commands, name: str, module: str, text: str) -> argparse.ArgumentParser:
@@ -38,7 +40,8 @@ def _command(commands, name: str, module: str, text: str) -> argparse.ArgumentPa
 def _add_predict(commands) -> None:
     parser = _command(commands, 'predict', 'predict', 'outline the objects in pictures')
     parser.add_argument('images', nargs='+', metavar='IMAGE_OR_FOLDER', help='picture files, or folders of them')
-    parser.add_argument('--model', help=f'model folder or ModelScope model id ({_DEFAULT_MODEL})')
+    parser.add_argument('--model', metavar='DIR_OR_ID', help=f'model folder or ModelScope model id ({_DEFAULT_MODEL})')
+    _add_revision(parser)
     parser.add_argument('--output', default='fastinst_out', metavar='DIR',
                         help='where the outlined pictures go (default: %(default)s)')
     parser.add_argument('--json', action='store_true',
@@ -64,8 +67,17 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
 
 def _add_train(commands) -> None:
     parser = _command(commands, 'train', 'train', 'train a model, or fine-tune one on other classes')
-    parser.add_argument('--config', metavar='FILE', help='configuration.json with the recipe (default: of the model)')
-    parser.add_argument('--model', metavar='DIR', help='model folder to start from (default: random weights)')
+    parser.add_argument('--config', metavar='FILE_OR_NAME',
+                        help='configuration.json with the recipe, or the name of a published model such as '
+                             'fastinst_d3_r50 (default: of the model)')
+    parser.add_argument('--model', metavar='DIR_OR_ID',
+                        help='model folder or ModelScope model id to start from (default: ImageNet weights, if the '
+                             'configuration names some, else random ones)')
+    _add_revision(parser)
+    parser.add_argument('--backbone', metavar='FILE',
+                        help='ImageNet weights for the backbone of a training without --model: a .pth, .safetensors or '
+                             '.pkl file, a name such as ResNet50_Weights.IMAGENET1K_V1, or an https URL whose file '
+                             'name carries its hash; none: random weights (default: as the configuration says)')
     data = parser.add_argument_group(
         'data', 'COCO annotations. Default: what the dataset section of the configuration names.')
     data.add_argument('--data', metavar='ROOT',
@@ -86,12 +98,16 @@ def _add_train(commands) -> None:
 
 def _add_evaluate(commands) -> None:
     parser = _command(commands, 'evaluate', 'evaluate', 'measure the COCO average precision of a model')
-    parser.add_argument('--model', metavar='DIR', help=f'model folder ({_DEFAULT_MODEL})')
+    parser.add_argument('--model', metavar='DIR_OR_ID', help=f'model folder or ModelScope model id ({_DEFAULT_MODEL})')
+    _add_revision(parser)
     parser.add_argument('--data', metavar='ROOT', help='folder in the layout of COCO or of ModelScope')
     parser.add_argument('--split', default='val', help='which split of that folder (default: %(default)s)')
     parser.add_argument('--annotations', metavar='JSON', help='COCO file, instead of --data')
     parser.add_argument('--images', metavar='DIR', help='folder of the pictures that the COCO file names')
     parser.add_argument('--json', action='store_true', help='print the measures as JSON')
+    parser.add_argument('--record', nargs='?', const='', metavar='FILE',
+                        help='write the measures to a file, for the model card (without a name: evaluation.json in '
+                             'the model folder)')
     parser.add_argument('--set', action='append', default=[], dest='settings', metavar='KEY=VALUE',
                         help='change a setting of the configuration, as in --set preprocessor.min_size=512')
     _add_device(parser)
@@ -111,7 +127,80 @@ def _add_info(commands) -> None:
     parser = _command(commands, 'info', 'info',
                       'say what a model or a configuration is, and which versions are installed')
     parser.add_argument('model', nargs='?', metavar='MODEL_OR_CONFIG',
-                        help=f'model folder or configuration.json ({_DEFAULT_MODEL})')
+                        help='model folder, configuration.json, ModelScope model id, or the name of a published model '
+                             f'such as fastinst_d3_r50 ({_DEFAULT_MODEL})')
+    _add_revision(parser)
+
+
+def _add_convert(commands) -> None:
+    parser = _command(commands, 'convert', 'convert', 'make a model folder from weights of another origin, or back')
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = '''\
+Make a model folder from weights of another origin.
+
+Reads FastInst weights (the authors' .pth files, ModelScope's own model, bare state dicts) and
+ImageNet backbones (torchvision's ResNets, timm's resnet50d, detectron2's .pkl). What a file is
+follows from what is in it; nothing in it is run. Every entry is accounted for, and the folder
+is run once before it appears.
+
+  modelscope-fastinst convert model_final.pth my_model
+  modelscope-fastinst convert my_model for_modelscope --to stock'''
+    parser.add_argument('source', metavar='SOURCE', help='weight file, model folder, or ModelScope model id')
+    parser.add_argument('target', metavar='TARGET_FOLDER', help='the model folder to make')
+    parser.add_argument('--config', metavar='FILE_OR_NAME',
+                        help='configuration.json, or the name of a published model such as fastinst_d3_r50 (default: '
+                             'of the model folder, or the published model that the weights fit)')
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument('--classes', type=_names, metavar='A,B', help='names of the classes, if they are not known')
+    names.add_argument('--classes-file', metavar='FILE', help='the same from a text file, one name a line')
+    parser.add_argument('--to', choices=('fastinst', 'stock'), default='fastinst',
+                        help="stock: the layout that ModelScope's own FastInst reads (default: %(default)s)")
+    parser.add_argument('--verbose', action='store_true', help='print what became of every entry')
+    parser.add_argument('--overwrite', action='store_true', help='replace the model folder if there is one')
+    _add_revision(parser)
+    _add_device(parser)
+
+
+def _add_publish(commands) -> None:
+    parser = _command(commands, 'publish', 'publish', "put a model folder on ModelScope's hub, with a model card")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = """\
+Put a model folder on ModelScope's hub, so that everybody can name it by its id.
+
+The folder is loaded and run once first. Its README.md is completed into the card that the hub
+shows; what you wrote in it stays. Only the files of the model are uploaded, all of them or
+none. An access token of the hub is needed: in the environment (MODELSCOPE_API_TOKEN), or
+stored by "modelscope login".
+
+  modelscope-fastinst evaluate --model work_dir/output --data my_data --record
+  modelscope-fastinst publish work_dir/output --id my-name/nuclei \\
+      --license "Apache License 2.0" --example cells.png --dry-run
+  modelscope-fastinst publish work_dir/output --id my-name/nuclei \\
+      --license "Apache License 2.0" --example cells.png"""
+    parser.add_argument('folder', metavar='FOLDER', help='the model folder')
+    parser.add_argument('--id', required=True, metavar='OWNER/NAME', help='the id of the model on the hub')
+    parser.add_argument('--dry-run', action='store_true',
+                        help='check the folder and show what would be uploaded; nothing is sent or written')
+    card = parser.add_argument_group('the card')
+    card.add_argument('--license', metavar='NAME',
+                      help='licence of the weights, as in "Apache License 2.0" (default: what the card says)')
+    card.add_argument('--base-model', metavar='OWNER/NAME', help='the model from which this one was fine-tuned')
+    card.add_argument('--example', metavar='IMAGE', help='a picture for visitors to try; goes along, without its EXIF')
+    card.add_argument('--metrics', metavar='FILE',
+                      help='what "evaluate --record FILE" wrote (default: evaluation.json in the folder, if there)')
+    hub = parser.add_argument_group('the hub')
+    hub.add_argument('--visibility', choices=('private', 'public'),
+                     help='who can see a new model (default: private); an existing one stays as it is')
+    hub.add_argument('--revision', metavar='BRANCH', help='branch of the model to write to (default: master)')
+    hub.add_argument('--message', metavar='TEXT', help='of the commit')
+    hub.add_argument('--token', help='access token; safer in MODELSCOPE_API_TOKEN, where no list of processes shows it')
+    hub.add_argument('--endpoint', metavar='URL', help="address of another hub (default: ModelScope's)")
+    _add_device(parser)
+
+
+def _add_revision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--revision', metavar='NAME',
+                        help='branch, tag or commit of a ModelScope model id (default: master)')
 
 
 def _add_font(parser: argparse.ArgumentParser) -> None:

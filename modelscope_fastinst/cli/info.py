@@ -24,14 +24,14 @@ def info(args: argparse.Namespace) -> int:
         CommandError: no such folder or file.
         ValueError: a configuration that describes no FastInst.
     """
-    where, configuration = read(args.model)
+    where, configuration = read(args.model, args.revision)
     rows = [*describe(where, configuration), ('', ''), *versions()]
     for name, value in rows:
         print(f'{name:<24}{value}'.rstrip())
     return 0
 
 
-def read(model: str | None) -> tuple[str, dict[str, Any]]:
+def read(model: str | None, revision: str | None = None) -> tuple[str, dict[str, Any]]:
     """The path and the content of the configuration behind a folder, a file, the name of a published model, a hub id,
     or None for the embedded model.
 
@@ -43,12 +43,12 @@ def read(model: str | None) -> tuple[str, dict[str, Any]]:
     from modelscope_fastinst import zoo
     from modelscope_fastinst.plugin.build import model_folder
     from modelscope_fastinst.plugin.configuration import read_configuration, read_configuration_file
-    if model is not None and os.path.isfile(model):
+    if revision is None and model is not None and os.path.isfile(model):
         return model, read_configuration_file(model)
-    if model in zoo.NAMES:
+    if revision is None and model in zoo.NAMES:
         return model, zoo.configuration(model)
     try:
-        where = model_folder(model)
+        where = model_folder(model, revision)
     except FileNotFoundError as error:
         raise CommandError(f'{model}: is no model folder, configuration file or model id of the form owner/name, nor '
                            f'one of {", ".join(zoo.NAMES)}') from error

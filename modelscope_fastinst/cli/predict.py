@@ -32,7 +32,7 @@ def predict(args: argparse.Namespace) -> int:
     from modelscope_fastinst.data.image import ImageError, read_image
     from modelscope_fastinst.plugin.build import build_segmenter
     from modelscope_fastinst.visualize import draw_instances
-    segment = build_segmenter(args.model, args.device, verbose=args.debug)
+    segment = build_segmenter(args.model, args.device, verbose=args.debug, revision=args.revision)
     options = {name: getattr(args, name) for name in ('score_thr', 'max_instances', 'classes', 'min_size', 'max_size')
                if getattr(args, name) is not None}
     failed = []

@@ -18,17 +18,28 @@ def train(args: argparse.Namespace) -> int:
     """
     if args.config is None and args.model is None:
         raise CommandError('give --config (a recipe), --model (a model to fine-tune), or both')
-    if args.config is not None and not os.path.isfile(args.config):
-        raise CommandError(f'--config {args.config}: no such file')
+    config = _config_file(args.config) if args.config is not None else None
+    settings = parse_settings(args.settings)
+    if args.backbone is not None:
+        settings['train.backbone_weights'] = args.backbone
     training, validation = _data(args)
     from modelscope_fastinst.plugin.build import build_fastinst_trainer
     trainer = build_fastinst_trainer(
-        model=args.model, config=args.config, device=args.device, settings=parse_settings(args.settings),
+        model=args.model, revision=args.revision, config=config, device=args.device, settings=settings,
         train_dataset=training, eval_dataset=validation, classes=args.classes, work_dir=args.work_dir,
         resume_from=args.resume)
     trainer.train()
     print(f'the trained model: {os.path.join(args.work_dir, "output")}')
     return 0
+
+
+def _config_file(config: str) -> str:
+    from modelscope_fastinst import zoo
+    if os.path.isfile(config):
+        return config
+    if config in zoo.NAMES:
+        return str(zoo.configuration_file(config))
+    raise CommandError(f'--config {config}: no such file, nor one of {", ".join(zoo.NAMES)}')
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Deformable convolution (Dai et al., ICCV 2017, arXiv 1703.06211), also modulated (Zhu et al., CVPR 2019, 1811.11168)."""
+"""Deformable convolution (Dai et al., arXiv 1703.06211), also modulated (Zhu et al., arXiv 1811.11168)."""
 from __future__ import annotations
 
 from contextlib import nullcontext
@@ -49,12 +49,15 @@ class DeformableConv2d(nn.Conv2d):
             x = x.float()
             moves = nn.functional.conv2d(x, offset_conv.weight.float(), offset_conv.bias.float(), self.stride,
                                          self.padding, self.dilation)
+            # torchvision's kernels crash the process for offsets that are NaN
+            broken = moves.isnan().any(1, keepdim=True)
+            moves = moves.masked_fill(broken, 0)
             taps = 2 * self.kernel_size[0] * self.kernel_size[1]
             modulation = moves[:, taps:].sigmoid() if self.modulated else None
             out = deform_conv2d(x, moves[:, :taps], self.weight.float(),
                                 None if self.bias is None else self.bias.float(), stride=self.stride,
                                 padding=self.padding, dilation=self.dilation, mask=modulation)
-        return out.to(self.weight.dtype)
+        return out.masked_fill(broken, torch.nan).to(self.weight.dtype)
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, modulated={self.modulated}'

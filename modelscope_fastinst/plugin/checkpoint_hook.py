@@ -17,7 +17,7 @@ import torch
 from modelscope.trainers.hooks.hook import Hook
 from modelscope.utils.torch_utils import is_master
 
-from .hooks import largest
+from .hooks import ends_within_epoch, largest
 from .sampling import rng_state, set_rng_state
 
 OUTPUT_DIR = 'output'
@@ -58,8 +58,9 @@ class CheckpointHook(Hook):
     def after_train_iter(self, trainer: Any) -> None:
         self._keep_best(trainer, trainer.iter + 1)
         self._due |= not self.by_epoch and (trainer.iter + 1) % self.interval == 0
+        last = ends_within_epoch(trainer)
         # Between two steps there may be gradients, which are not saved.
-        if self._due and trainer.stepped:
+        if last or (self._due and trainer.stepped):
             self.save_within_epoch(trainer)
 
     def save_within_epoch(self, trainer: Any) -> None:

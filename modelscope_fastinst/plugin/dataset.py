@@ -71,6 +71,11 @@ class FastInstDataset(TorchCustomDataset):
         own = getattr(self._inner_dataset, 'classes', None)
         self.classes: list[str] | None = list(own) if own is not None else list(classes) if classes else None
 
+    @property
+    def sizes(self) -> list[tuple[int, int]] | None:
+        """(height, width) of each image in pixels before the preprocessor; None if the data set does not say."""
+        return getattr(self._inner_dataset, 'sizes', None)
+
     def __getitem__(self, index: int) -> Sample:
         sample = self._inner_dataset[index]
         if not isinstance(sample, Sample):
@@ -223,6 +228,11 @@ def _joined(parts: list[FastInstDataset], name: str) -> FastInstDataset:
 
 class _Parts(ConcatDataset):
     """Data sets in a row. Their image ids become (number of the part, its own id), for each may count from 1."""
+
+    @property
+    def sizes(self) -> list[tuple[int, int]] | None:
+        sizes = [part.sizes for part in self.datasets]
+        return None if None in sizes else [size for part in sizes for size in part]
 
     def __getitem__(self, index: int) -> Sample:
         index = range(len(self))[index]

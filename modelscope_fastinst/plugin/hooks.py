@@ -28,7 +28,8 @@ class OptimizeHook(Hook):
     """Backward pass, gradient clipping and accumulation, the optimiser's and the schedule's step.
 
     Args:
-        cumulative_iters: iterations whose gradients make one step; an epoch's last iteration always steps.
+        cumulative_iters: iterations whose gradients make one step; the last one of an epoch or of the training always
+            steps.
         grad_clip: ``max_norm`` and ``norm_type`` of ``torch.nn.utils.clip_grad_norm_``, or None.
         max_bad_steps: so many losses in a row that are not finite stop the training; single ones are skipped.
     """
@@ -51,7 +52,8 @@ class OptimizeHook(Hook):
         if not self._is_finite(trainer, loss):
             return
         trainer.grad_scaler.scale(loss / self.cumulative_iters).backward()
-        if self.every_n_iters(trainer, self.cumulative_iters) or self.end_of_epoch(trainer):
+        if self.every_n_iters(trainer, self.cumulative_iters) or self.end_of_epoch(trainer) \
+                or self.is_last_iter(trainer):
             self._step(trainer)
 
     def _step(self, trainer: Any) -> None:
@@ -100,15 +102,9 @@ def largest(number: float, device: torch.device) -> float:
     return shared.item()
 
 
-class EpochHook(Hook):
-    """Tells the sampler which epoch begins, so that each has an order and an augmentation of its own."""
-
-    PRIORITY = 10
-
-    def before_train_epoch(self, trainer: Any) -> None:
-        sampler = trainer.train_dataloader.sampler
-        if hasattr(sampler, 'set_epoch'):
-            sampler.set_epoch(trainer.epoch)
+def ends_within_epoch(trainer: Any) -> bool:
+    """Whether this iteration is the training's last and not its epoch's (``train.max_iters``)."""
+    return Hook.is_last_iter(trainer) and not Hook.end_of_epoch(trainer)
 
 
 class EmaHook(Hook):
@@ -196,7 +192,8 @@ class EvaluationHook(Hook):
 
     def after_train_iter(self, trainer: Any) -> None:
         done = trainer.iter + 1
-        if not self.by_epoch and done >= self.start and done % self.interval == 0:
+        due = not self.by_epoch and done >= self.start and done % self.interval == 0
+        if due or ends_within_epoch(trainer):
             self._evaluate(trainer, done)
 
     def after_train_epoch(self, trainer: Any) -> None:
@@ -232,7 +229,8 @@ class ProgressHook(Hook):
     def before_train_epoch(self, trainer: Any) -> None:
         if is_master() and sys.stderr.isatty():
             from tqdm import tqdm
-            self._bar = tqdm(total=trainer.iters_per_epoch, initial=trainer.inner_iter, file=sys.stderr, unit='it',
+            self._bar = tqdm(total=min(trainer.iters_per_epoch, trainer.max_iters - trainer.iter + trainer.inner_iter),
+                             initial=trainer.inner_iter, file=sys.stderr, unit='it',
                              desc=f'epoch {trainer.epoch + 1}/{trainer.max_epochs}', dynamic_ncols=True)
 
     def close(self) -> None:
@@ -257,7 +255,7 @@ class ProgressHook(Hook):
                 | {'lr': f'{self._lr:.3g}', 'mem': f'{memory_mb()} MB',
                    'eta': str(timedelta(seconds=round(self._remaining(trainer))))}, refresh=False)
             self._bar.update()
-            if self.end_of_epoch(trainer):
+            if self.end_of_epoch(trainer) or self.is_last_iter(trainer):
                 self.close()
 
     def _remaining(self, trainer: Any) -> float:

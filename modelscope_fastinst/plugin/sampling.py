@@ -5,8 +5,9 @@ every epoch augments differently and a resumed training sees what the uninterrup
 """
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,11 +36,11 @@ class EpochSampler(Sampler):
         self.rank = rank
         self.world_size = world_size
         self.pad = pad
-        self.epoch = 0
+        self.epoch = self.first = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Says which epoch the next iteration is."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, first: int = 0) -> None:
+        """Says which epoch the next iteration is, and how many of its samples it leaves out."""
+        self.epoch, self.first = epoch, first
 
     def _order(self) -> list[int]:
         if self.shuffle:
@@ -53,12 +54,100 @@ class EpochSampler(Sampler):
         return order[self.rank::self.world_size]
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter([(self.epoch, index) for index in self._order()])
+        return iter([(self.epoch, index) for index in self._order()[self.first:]])
 
     def __len__(self) -> int:
         if self.pad:
             return -(-self.length // self.world_size)
         return len(range(self.rank, self.length, self.world_size))
+
+
+class GroupedBatches(Sampler):
+    """Yields batches of ``(pass, index)`` whose images are all wider than high, or all not (aspect-ratio grouping).
+
+    As detectron2's ``AspectRatioGroupedDataset`` behind its ``TrainingSampler``: the samples come in one endless
+    stream, pass after pass over the data set, each pass shuffled by (seed, pass); every process takes its share of it
+    and sorts that into two buckets, by the images' own sizes, before augmentation. A full bucket is a batch. What does
+    not fill one waits for the next pass, so every batch is full and no sample is left out. An epoch is as many batches
+    as without grouping, and its batches follow from the seed and the epoch alone.
+
+    Args:
+        sizes: (height, width) of each image.
+        batch_size: of one process.
+        shuffle, seed, rank, world_size: as in ``EpochSampler``.
+        drop_last: an epoch has no batch for a remainder of the data set.
+    """
+
+    def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int, *, shuffle: bool = True, seed: int = 0,
+                 rank: int = 0, world_size: int = 1, drop_last: bool = False):
+        self._wide = [width > height for height, width in sizes]
+        self.batch_size = batch_size
+        self._order = EpochSampler(len(self._wide), shuffle=shuffle, seed=seed)
+        self._share = rank, world_size
+        share = -(-len(self._wide) // world_size)
+        self._batches = share // batch_size if drop_last else -(-share // batch_size)
+        self.epoch = self.first = 0
+        self._number = -1   # of the batch that the stream gave last
+        self._stream: Iterator[list[tuple[int, int]]] = iter(())
+        self._batch: list[tuple[int, int]] = []
+
+    def set_epoch(self, epoch: int, first: int = 0) -> None:
+        """Says which epoch the next iteration is, and how many of its batches it leaves out."""
+        self.epoch, self.first = epoch, first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        start = self.epoch * len(self)
+        for number in range(start + self.first, start + len(self)):
+            yield self._batch_at(number)
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def _batch_at(self, number: int) -> list[tuple[int, int]]:
+        """Batch ``number`` of the stream, which runs on from where it is, or from its beginning."""
+        if number < self._number or self._number < 0:
+            self._stream, self._number = self._run(), -1
+        while self._number < number:
+            self._batch = next(self._stream)
+            self._number += 1
+        return self._batch
+
+    def _run(self) -> Iterator[list[tuple[int, int]]]:
+        rank, world_size = self._share
+        buckets: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+        samples = (key for number in itertools.count() for key in self._pass(number))
+        for key in itertools.islice(samples, rank, None, world_size):
+            bucket = buckets[self._wide[key[1]]]
+            bucket.append(key)
+            if len(bucket) == self.batch_size:
+                yield bucket[:]
+                bucket.clear()
+
+    def _pass(self, number: int) -> Iterator[tuple[int, int]]:
+        self._order.set_epoch(number)
+        return iter(self._order)
+
+
+def begin_epoch(loader: DataLoader, epoch: int, done: int = 0) -> int:
+    """Tells a loader's sampler which epoch comes next, so that each has an order and an augmentation of its own.
+
+    Args:
+        loader: its sampler is one of this module's, or another with or without ``set_epoch``.
+        epoch: counted from 0.
+        done: how many of the epoch's batches a resumed training has had.
+
+    Returns:
+        How many of these the loader leaves out; the others it gives, and the caller skips them.
+    """
+    if isinstance(loader.batch_sampler, GroupedBatches):
+        loader.batch_sampler.set_epoch(epoch, done)
+        return done
+    if isinstance(loader.sampler, EpochSampler):
+        loader.sampler.set_epoch(epoch, done * loader.batch_size)
+        return done
+    if hasattr(loader.sampler, 'set_epoch'):
+        loader.sampler.set_epoch(epoch)
+    return 0
 
 
 class SeededSamples(Dataset):
@@ -84,20 +173,41 @@ def build_loader(dataset: Any, section: Mapping[str, Any], collate_fn: Callable,
     Args:
         dataset: gives samples by index.
         section: ``batch_size_per_gpu``, ``workers_per_gpu``, ``shuffle`` (default: in training),
-            ``persistent_workers``; the rest goes to ``torch.utils.data.DataLoader``.
+            ``persistent_workers``, ``aspect_ratio_grouping`` (then the data set has ``sizes``); the rest goes to
+            ``torch.utils.data.DataLoader``.
         training: shuffled and padded to the same number of batches in every process, or each sample exactly once.
         sampler: the user's own; samples are then drawn without seeds of their own.
+
+    Raises:
+        ValueError: grouping of a data set that does not say its images' sizes, or with a sampler of the user's.
     """
     options = dict(section)
     batch_size, workers = options.pop('batch_size_per_gpu', 1), options.pop('workers_per_gpu', 0)
     shuffle, persistent = options.pop('shuffle', training), options.pop('persistent_workers', True)
-    if sampler is None:
+    batches = None
+    if options.pop('aspect_ratio_grouping', False):
+        batches = GroupedBatches(_sizes(dataset, sampler), batch_size, shuffle=shuffle, seed=seed, rank=rank,
+                                 world_size=world_size, drop_last=options.pop('drop_last', False))
+        dataset = SeededSamples(dataset, seed)
+    elif sampler is None:
         sampler = EpochSampler(len(dataset), shuffle=shuffle, seed=seed, rank=rank, world_size=world_size, pad=training)
         dataset = SeededSamples(dataset, seed)
     # A generator of its own leaves the training's random numbers alone.
-    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=workers, collate_fn=collate_fn,
+    order = {'batch_sampler': batches} if batches is not None else {'batch_size': batch_size, 'sampler': sampler}
+    return DataLoader(dataset, **order, num_workers=workers, collate_fn=collate_fn,
                       persistent_workers=persistent and workers > 0, generator=torch.Generator().manual_seed(seed),
                       **options)
+
+
+def _sizes(dataset: Any, sampler: Any) -> Sequence[tuple[int, int]]:
+    if sampler is not None:
+        raise ValueError('train.dataloader.aspect_ratio_grouping makes the batches itself: leave out samplers=, or '
+                         'switch the grouping off')
+    sizes = getattr(dataset, 'sizes', None)
+    if sizes is None or len(sizes) != len(dataset):
+        raise ValueError('train.dataloader.aspect_ratio_grouping needs to know which images are wider than high: give '
+                         'the training set an attribute `sizes`, a list of (height, width), or switch the grouping off')
+    return sizes
 
 
 @contextmanager

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from modelscope.metrics.builder import build_metric
 from modelscope.models.builder import build_model
 from modelscope.trainers.builder import TRAINERS
-from modelscope.trainers.trainer import EpochBasedTrainer
 from modelscope.utils.config import ConfigDict
 from modelscope.utils.constant import ModeKeys, TrainerStages
 from modelscope.utils.data_utils import to_device
@@ -23,20 +20,19 @@ from modelscope.utils.torch_utils import is_master
 from torch import nn
 from torch.utils.data import DataLoader
 
-from modelscope_fastinst.checkpoints import load_for_finetuning, load_weights
+from modelscope_fastinst.checkpoints import load_weights
 from modelscope_fastinst.data.collate import collate
-from modelscope_fastinst.structures import Instances
 
-from . import trainer_config
+from . import trainer_config, trainer_start
 from .checkpoint_hook import OUTPUT_DIR, CheckpointHook, StopHook, find_state, restore
 from .configuration import plain
 from .dataset import open_data
-from .hooks import EmaHook, EpochHook, EvaluationHook, OptimizeHook, ProgressHook, forget_log_after, write_log
-from .metric import find_instances, gathered_values, metrics_table
+from .hooks import EmaHook, EvaluationHook, OptimizeHook, ProgressHook, forget_log_after
 from .optimizer import build_optimizer, build_scheduler
 from .registry import TASK
-from .sampling import build_loader
+from .sampling import begin_epoch
 from .trainer_config import ConfigurationError
+from .trainer_evaluation import EvaluatingTrainer
 
 _ARGUMENTS = ('type', 'arg_parse_fn', 'data_collator', 'optimizers', 'model_revision', 'callbacks', 'samplers',
               'cfg_options', 'device', 'launcher', 'use_fp16', 'trust_remote_code', 'third_party',
@@ -44,14 +40,27 @@ _ARGUMENTS = ('type', 'arg_parse_fn', 'data_collator', 'optimizers', 'model_revi
 
 
 @TRAINERS.register_module(module_name='fastinst-trainer', force=True)
-class FastInstTrainer(EpochBasedTrainer):
+class FastInstTrainer(EvaluatingTrainer):
     """Trains and evaluates FastInst.
 
     Writes into ``work_dir``: checkpoints (see ``checkpoint_hook``), ``log.jsonl``, and ``output``, a model folder that
     ``pipeline()`` loads: the best model seen if ``train.checkpoint.best`` is configured, else the last one.
 
+    Keys of ``train`` beyond the library's: ``max_iters`` (iterations after which the training ends, also within an
+    epoch; beside or instead of ``max_epochs``), ``backbone_weights`` (ImageNet weights to start from, see
+    ``backbone_weights.backbone_file``; 'none' for random ones), ``dataloader.aspect_ratio_grouping`` (see
+    ``sampling.GroupedBatches``), ``amp`` ('bf16' or 'fp16'), ``ema.decay``, ``seed``; ``optimizer.backbone_multiplier``
+    and the other settings of ``optimizer.build_optimizer``; ``by_epoch: false`` makes the intervals of
+    ``checkpoint.period`` and ``evaluation.period`` count iterations.
+
+    Attributes:
+        new_weights: state-dict names of the tensors that start with their fresh initialisation instead of loaded
+            values; empty for a model given as an object, and in a resumed training.
+        model_classes: the names of the classes.
+
     Args:
-        model: a model folder or hub id to start from, or a model. None: train ``cfg_file`` from random weights.
+        model: a model folder or hub id to start from, or a model. None: train ``cfg_file`` from the ImageNet weights
+            that it names in ``train.backbone_weights``, or from random weights.
         cfg_file: the configuration; default the model folder's.
         cfg_modify_fn: called with the configuration, returns it changed.
         train_dataset, eval_dataset: see ``dataset.open_dataset``; default the configuration's ``dataset`` section.
@@ -59,16 +68,17 @@ class FastInstTrainer(EpochBasedTrainer):
             other names or another order, all tensors that depend on the classes start anew; where it does not name
             them, only if their number differs.
         work_dir: where to write; default ``train.work_dir``.
-        max_epochs: instead of ``train.max_epochs``.
+        max_epochs: instead of ``train.max_epochs``; ``train.max_iters``, if it is there, bounds the training as well.
         preprocessor: a callable on samples, or ``{'train': ..., 'val': ...}``, instead of the configuration's.
         resume_from: 'latest' (of ``work_dir``; starts anew if there is none) or a checkpoint, for ``train()``.
         seed: of weights, order, augmentation and sampled points; default ``train.seed`` or 42.
-        kwargs: further arguments of ``EpochBasedTrainer``.
+        kwargs: further arguments of ``EpochBasedTrainer``, such as ``model_revision`` of a hub id.
 
     Raises:
         ConfigurationError: unknown keys or arguments, contradictions, missing data; before anything is computed.
         data.coco.DatasetError: broken data.
         CheckpointError: weights that are missing or do not fit.
+        HubError, BackboneError: weights that cannot be downloaded.
     """
 
     def __init__(self, model: Any = None, cfg_file: str | None = None, cfg_modify_fn: Callable | None = None,
@@ -101,6 +111,8 @@ class FastInstTrainer(EpochBasedTrainer):
         self.fresh_metrics: dict | None = None
         self.log_vars: dict[str, float] = {}
         self.stepped = False
+        self.new_weights: list[str] = []
+        self._start = trainer_start.Start('model as given')
         self._optimize_hook: OptimizeHook | None = None
         if max_epochs is not None:
             kwargs['max_epochs'] = max_epochs
@@ -108,6 +120,8 @@ class FastInstTrainer(EpochBasedTrainer):
                          cfg_modify_fn=cfg_modify_fn, train_dataset=None, eval_dataset=None, work_dir=work_dir,
                          seed=42 if seed is None else seed, data_collator=kwargs.pop('data_collator', None) or collate,
                          **kwargs)
+        if self._only_iterations:
+            del self.cfg.train['max_epochs']   # stood in for a number that the library insists on
         self.amp = 'fp16' if self.use_fp16 else self.cfg.safe_get('train.amp') or None
         if self.amp == 'fp16' and self.device.type != 'cuda':
             raise ConfigurationError('train.amp "fp16" needs a CUDA device; on a CPU use "bf16"')
@@ -117,12 +131,11 @@ class FastInstTrainer(EpochBasedTrainer):
 
     def get_or_download_model_dir(self, model: str, model_revision: str | None = None,
                                   third_party: str | None = None) -> str:
-        """A local folder is taken as it is, without asking the hub whether there is a newer one."""
-        if os.path.isdir(model):
-            return model
+        """The folder of a model folder, of a file in it, or of a hub's model id, which is downloaded at most once."""
         if os.path.isfile(model):
             return os.path.dirname(os.path.abspath(model))
-        return super().get_or_download_model_dir(model, model_revision, third_party)
+        from .hub import model_directory
+        return model_directory(model, model_revision)
 
     def rebuild_config(self, cfg: Any) -> Any:
         """Applies the caller's changes, checks everything, opens the data and settles the classes."""
@@ -136,6 +149,10 @@ class FastInstTrainer(EpochBasedTrainer):
         classes, max_epochs, _, seed = self._asked_for
         self._file = file
         trainer_config.with_defaults(cfg)
+        self._only_iterations = (max_epochs is None and cfg.train.get('max_epochs') is None
+                                 and cfg.train.get('max_iters') is not None)
+        if self._only_iterations:
+            cfg.train['max_epochs'] = cfg.train['max_iters']   # enough: an epoch has at least one iteration
         if max_epochs is not None:
             cfg.train['max_epochs'] = max_epochs
         if seed is None and cfg.safe_get('train.seed') is not None:
@@ -168,16 +185,27 @@ class FastInstTrainer(EpochBasedTrainer):
         pretrained = section.get('pretrained', self._starts_from_model)
         model = build_model(ConfigDict({**section, 'pretrained': False, 'model_dir': self.model_dir}), TASK)
         model.network.to(memory_format=torch.channels_last)  # convolutions run faster so, on CPUs and with AMP
-        if pretrained and self._weights_classes != self.model_classes:
-            renew = self._weights_classes is not None and self._data[0] is not None
-            fresh = load_for_finetuning(model.network, self.model_dir, renew_classes=renew)
-            self._message = f'classes are {self.model_classes}; newly initialised: {", ".join(fresh) or "nothing"}'
-        elif pretrained:
-            load_weights(model.network, self.model_dir)
-            self._message = f'weights of {self.model_dir}'
+        backbone = self.cfg.safe_get('train.backbone_weights')
+        backbone = backbone if trainer_start.wants_backbone(backbone) else None
+        needless = ('' if not backbone else
+                    'the training starts from all weights of a model' if pretrained else
+                    'nothing is to be trained' if self._data[0] is None else
+                    'the training is resumed' if self._resumes() else '')
+        if pretrained:
+            self._start = trainer_start.from_model(model.network, self.model_dir, self.model_classes,
+                                                   self._weights_classes, training=self._data[0] is not None)
+        elif backbone and not needless:
+            self._start = trainer_start.from_backbone(model.network, backbone)
         else:
-            self._message = 'training from random weights'
+            self._start = trainer_start.from_nothing(model.network)
+        if needless:
+            self._start.message += f'; train.backbone_weights {backbone} are not used: {needless}'
+        self.new_weights = self._start.new
         return model
+
+    def _resumes(self) -> bool:
+        work_dir = self._asked_for[2] or self.cfg.train.get('work_dir', './work_dir')
+        return self._resume_from is not None and find_state(self._resume_from, work_dir) is not None
 
     def get_preprocessors(self, preprocessor: Any) -> tuple[None, None]:
         """The data sets have their transforms already."""
@@ -194,7 +222,7 @@ class FastInstTrainer(EpochBasedTrainer):
         self.checkpoint_hook = CheckpointHook(**own.get('checkpoint', {}), best=own.get('best'))
         self._stop_hook = StopHook()
         self._progress = ProgressHook(**own.get('progress', {}))
-        own_hooks = [EpochHook(), self.checkpoint_hook, self._stop_hook, self._progress]
+        own_hooks = [self.checkpoint_hook, self._stop_hook, self._progress]
         if 'evaluation' in own:
             own_hooks.append(EvaluationHook(**own['evaluation']))
         if self.cfg.safe_get('train.ema'):
@@ -215,7 +243,7 @@ class FastInstTrainer(EpochBasedTrainer):
         train, val = self._data
         size = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
         self.logger.info(f'{type(self.network).__name__} with {size / 1e6:.2f} M trainable parameters on '
-                         f'{self.device}; {getattr(self, "_message", "model as given")}')
+                         f'{self.device}; {self._start.message}')
         self.logger.info(f'{len(train) if train else 0} training and {len(val) if val else 0} evaluation images; '
                          f'work folder {self.work_dir}')
         self.logger.debug(str(self.cfg._cfg_dict))
@@ -225,19 +253,9 @@ class FastInstTrainer(EpochBasedTrainer):
 
     # Training
 
-    @property
-    def network(self) -> nn.Module:
-        """The network itself, without ModelScope's and a parallel wrapper."""
-        return self.unwrap_module(self.model).network
-
-    @property
-    def world_size(self) -> int:
-        """Number of training processes."""
-        return torch.distributed.get_world_size(self.dp_group) if self._dist else 1
-
     def train(self, checkpoint_path: str | None = None, load_all_state: bool = True, *args: Any,
               resume_from: str | None = None, **kwargs: Any) -> None:
-        """Trains up to ``max_epochs``.
+        """Trains up to ``max_epochs`` or ``train.max_iters``, whichever comes first.
 
         Args:
             checkpoint_path: a checkpoint to go on from; with ``load_all_state=False`` only its weights are taken.
@@ -249,11 +267,14 @@ class FastInstTrainer(EpochBasedTrainer):
         self.train_dataloader = self.data_loader = self.get_train_dataloader()
         if len(self.train_dataloader) == 0:
             raise ConfigurationError(f'{len(self.train_dataset)} training images make no batch of '
-                                     f'{self.train_dataloader.batch_size} with train.dataloader.drop_last')
+                                     f'{self.cfg.train.dataloader.get("batch_size_per_gpu", 1)} with '
+                                     'train.dataloader.drop_last')
+        self._max_epochs = -(-self.max_iters // self.iters_per_epoch)
         if self._optimize_hook is None:
             self.register_optimizers_hook()
         if checkpoint_path is not None and not load_all_state:
             load_weights(self.network, checkpoint_path)
+            self.new_weights = []
         else:
             self._resume(checkpoint_path or resume_from or self._resume_from)
         try:
@@ -264,6 +285,41 @@ class FastInstTrainer(EpochBasedTrainer):
         if is_master():
             self.logger.info(f'training finished; the model is in {os.path.join(self.work_dir, OUTPUT_DIR)}')
 
+    @property
+    def max_iters(self) -> int:
+        """Iterations of the whole training: ``train.max_iters``, or fewer if ``max_epochs`` has fewer."""
+        limit = self.cfg.safe_get('train.max_iters')
+        iterations = self._max_epochs * self.iters_per_epoch
+        return iterations if limit is None else min(iterations, int(limit))
+
+    def train_loop(self, data_loader: DataLoader) -> None:
+        """Trains epoch by epoch; an epoch that ``max_iters`` cuts short has no ``after_train_epoch``."""
+        self.invoke_hook(TrainerStages.before_run)
+        self.model.train()
+        while self._epoch < self._max_epochs and self._iter < self.max_iters and not self._stop_training:
+            self.invoke_hook(TrainerStages.before_train_epoch)
+            left_out = begin_epoch(data_loader, self._epoch, self._inner_iter)
+            for inner_iter, batch in enumerate(data_loader, left_out):
+                if inner_iter < self._inner_iter:   # trained before the training was interrupted
+                    continue
+                self._inner_iter = inner_iter
+                self.data_batch = to_device(batch, self.device)
+                self.invoke_hook(TrainerStages.before_train_iter)
+                self.train_step(self.model, self.data_batch)
+                self.invoke_hook(TrainerStages.after_train_iter)
+                del self.data_batch
+                self._iter += 1
+                self._mode = ModeKeys.TRAIN
+                if inner_iter + 1 >= self.iters_per_epoch or self._iter >= self.max_iters:
+                    break
+            if self._iter >= self.max_iters and self._inner_iter + 1 < self.iters_per_epoch:
+                self._inner_iter += 1
+                break
+            self.invoke_hook(TrainerStages.after_train_epoch)
+            self._inner_iter = 0
+            self._epoch += 1
+        self.invoke_hook(TrainerStages.after_run)
+
     def _resume(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
@@ -272,6 +328,7 @@ class FastInstTrainer(EpochBasedTrainer):
             self.logger.info(f'nothing to resume in {self.work_dir}; starting from the beginning')
             return
         restore(self, *files)
+        self.new_weights = []
         forget_log_after(self.work_dir, self.iter)
         self.logger.info(f'resumed from {files[0]}: {self.epoch} epochs and {self.iter} iterations are done')
 
@@ -294,97 +351,6 @@ class FastInstTrainer(EpochBasedTrainer):
         with self._autocast(self.amp):
             self.train_outputs = model.forward(**inputs)
         self.log_vars = self.train_outputs.get('log_vars') or {'loss': float(self.train_outputs['loss'].detach())}
-
-    def _autocast(self, amp: str | None) -> Any:
-        if amp is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16 if amp == 'bf16' else torch.float16)
-
-    # Evaluation
-
-    def evaluate(self, checkpoint_path: str | None = None, saving_fn: Callable | None = None,
-                 **kwargs: Any) -> dict[str, Any]:
-        """The metrics on the evaluation set, of the averaged weights where there are any.
-
-        Args:
-            checkpoint_path: a weights file or model folder to evaluate; it stays loaded.
-            saving_fn: called as the library's trainer does, with inputs and outputs of each batch.
-        """
-        if self.eval_dataset is None:
-            raise ConfigurationError(f'{self._file}: no evaluation set: give eval_dataset= or a dataset.val section')
-        if checkpoint_path is not None:
-            load_weights(self.network, checkpoint_path)
-        self._mode = ModeKeys.EVAL
-        if self.eval_dataloader is None:
-            self.eval_dataloader = self.get_eval_data_loader()
-        self.data_loader = self.eval_dataloader
-        metrics = [build_metric(metric) for metric in self.metrics]
-        if saving_fn is not None:
-            from modelscope.metrics.prediction_saving_wrapper import PredictionSavingWrapper
-            metrics.append(PredictionSavingWrapper(saving_fn=saving_fn))
-        for metric in metrics:
-            metric.trainer = self
-        with self.evaluated_weights() if checkpoint_path is None else nullcontext():
-            self._metric_values = self.evaluation_loop(self.eval_dataloader, metrics)
-        if is_master():
-            self.logger.info(metrics_table(self._metric_values, self.model_classes))
-        return self._metric_values
-
-    def evaluate_while_training(self, iteration: int) -> None:
-        """Evaluates between two training iterations, and leaves the trainer as it was."""
-        metrics = self.evaluate()
-        self._mode = ModeKeys.TRAIN
-        self.data_loader = self.train_dataloader
-        self.model.train()
-        self.fresh_metrics = metrics
-        write_log(self, {'mode': 'eval', 'epoch': self.epoch + 1, 'iter': iteration,
-                         **{name: value for name, value in metrics.items() if isinstance(value, (int, float))}})
-
-    @contextmanager
-    def evaluated_weights(self) -> Iterator[None]:
-        """Within it the network has the weights that count: the averaged ones where there are any."""
-        with self.ema.swapped_in(self) if self.ema and self.ema.averages else nullcontext():
-            yield
-
-    def evaluation_loop(self, data_loader: DataLoader, metric_classes: list) -> dict[str, Any]:
-        """Runs the model over the loader's batches; with several processes gathers what each has found."""
-        self.invoke_hook(TrainerStages.before_val)
-        self.model.eval()
-        self.logger.info(f'evaluating {len(data_loader.dataset)} images')
-        for index, batch in enumerate(data_loader):
-            if self._eval_iters_per_epoch is not None and index >= self._eval_iters_per_epoch:
-                break
-            batch = to_device(batch, self.device)
-            outputs = self.evaluation_step(batch)
-            for metric in metric_classes:
-                metric.add(outputs, batch)
-        values = gathered_values(metric_classes, self.dp_group if self._dist else None)
-        self.invoke_hook(TrainerStages.after_val)
-        return values
-
-    def evaluation_step(self, data: Mapping[str, Any]) -> list[Instances]:
-        """The instances of one batch, in its order, with masks as RLE."""
-        self.model.eval()
-        with torch.no_grad(), self._autocast(self.amp if self.cfg.safe_get('evaluation.amp') else None):
-            return find_instances(self.model, data['images'], [s.original_size for s in data['samples']],
-                                  self.network.size_divisor)
-
-    # Loaders and the result folder
-
-    def get_train_dataloader(self) -> DataLoader:
-        """Batches of the training set, the same for the same seed whatever the number of workers."""
-        return self._loader('train', self.train_dataset, self.cfg.train.get('dataloader'), self.train_data_collator)
-
-    def get_eval_data_loader(self) -> DataLoader:
-        """Batches of the evaluation set; every image comes once."""
-        return self._loader('val', self.eval_dataset, self.cfg.evaluation.get('dataloader'), self.eval_data_collator)
-
-    def _loader(self, mode: str, dataset: Any, section: Any, collator: Callable) -> DataLoader:
-        samplers = self._samplers
-        sampler = samplers.get(mode) if isinstance(samplers, Mapping) else samplers if mode == 'train' else None
-        rank = torch.distributed.get_rank(self.dp_group) if self._dist else 0
-        return build_loader(dataset, plain(section or {}), collator, training=mode == 'train', seed=self._seed,
-                            rank=rank, world_size=self.world_size, sampler=sampler)
 
     def save_output(self) -> None:
         """Writes the model that counts, with its configuration, into ``work_dir/output``."""

@@ -40,9 +40,9 @@ _KNOWN: dict[str, Sequence[str] | None] = {
     'preprocessor.train': ('type', 'mode', *inspect.signature(TrainTransform).parameters),
     'preprocessor.val': ('type', 'mode', *inspect.signature(InferenceTransform).parameters),
     'dataset': ('train', 'val'),
-    'train': ('work_dir', 'max_epochs', 'train_iters_per_epoch', 'dataloader', 'optimizer', 'lr_scheduler',
-              'checkpoint', 'logging', 'hooks', 'amp', 'ema', 'seed'),
-    'train.dataloader': _LOADER_KEYS,
+    'train': ('work_dir', 'max_epochs', 'max_iters', 'backbone_weights', 'train_iters_per_epoch', 'dataloader',
+              'optimizer', 'lr_scheduler', 'checkpoint', 'logging', 'hooks', 'amp', 'ema', 'seed'),
+    'train.dataloader': (*_LOADER_KEYS, 'aspect_ratio_grouping'),
     'train.optimizer': None,
     'train.optimizer.options': ('cumulative_iters', 'grad_clip', 'max_bad_steps'),
     'train.optimizer.options.grad_clip': ('max_norm', 'norm_type'),
@@ -60,8 +60,8 @@ _KNOWN: dict[str, Sequence[str] | None] = {
 }
 _TOP = ('framework', 'task', 'pipeline', 'model', 'preprocessor', 'postprocessor', 'dataset', 'train', 'evaluation')
 # Sections of the result folder's configuration that would tell where things lay on the machine that trained.
-_NOT_PORTABLE = {'dataset', 'work_dir', 'save_dir', 'out_dir', 'output_dir', 'model_dir', 'device', 'hooks',
-                 'trust_remote_code', 'load_from', 'resume_from'}
+_NOT_PORTABLE = {'dataset', 'backbone_weights', 'work_dir', 'save_dir', 'out_dir', 'output_dir', 'model_dir', 'device',
+                 'hooks', 'trust_remote_code', 'load_from', 'resume_from'}
 
 
 class ConfigurationError(ValueError):
@@ -71,7 +71,10 @@ class ConfigurationError(ValueError):
 def with_defaults(cfg: Any) -> None:
     """Fills in what the trainer needs and the configuration (a ``modelscope`` Config) lacks."""
     train = cfg.safe_get('train') or {}
-    train = {**DEFAULT_TRAIN, **train} if 'max_epochs' not in train and 'optimizer' not in train else dict(train)
+    if not {'optimizer', 'lr_scheduler'} & set(train):   # a length alone is no recipe
+        length = {'max_epochs': DEFAULT_TRAIN['max_epochs']} if train.get('max_iters') is None else {}
+        train = {**{key: value for key, value in DEFAULT_TRAIN.items() if key != 'max_epochs'}, **length, **train}
+    train = dict(train)
     for key in ('dataloader', 'optimizer'):
         train.setdefault(key, DEFAULT_TRAIN[key])
     cfg['train'] = train
@@ -115,12 +118,21 @@ def check_values(cfg: Any, *, has_train: bool, has_eval: bool, file: str = 'conf
     amp = get('train.amp')
     if amp not in (None, False, *AMP):
         raise ConfigurationError(f'{file}: train.amp is {amp!r}; known are {", ".join(AMP)} and null')
-    for path in ('train.max_epochs', 'train.dataloader.batch_size_per_gpu', 'evaluation.dataloader.batch_size_per_gpu',
-                 'train.checkpoint.period.interval', 'evaluation.period.interval', 'train.logging.interval',
-                 'train.optimizer.options.cumulative_iters'):
+    for path in ('train.max_epochs', 'train.max_iters', 'train.dataloader.batch_size_per_gpu',
+                 'evaluation.dataloader.batch_size_per_gpu', 'train.checkpoint.period.interval',
+                 'evaluation.period.interval', 'train.logging.interval', 'train.optimizer.options.cumulative_iters'):
         value = get(path)
         if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
             raise ConfigurationError(f'{file}: {path} must be a whole number of at least 1; got {value!r}')
+    grouping = get('train.dataloader.aspect_ratio_grouping')
+    if grouping not in (None, True, False):
+        raise ConfigurationError(f'{file}: train.dataloader.aspect_ratio_grouping must be true or false; '
+                                 f'got {grouping!r}')
+    backbone = get('train.backbone_weights')
+    if backbone is not None and not isinstance(backbone, (str, os.PathLike)):
+        raise ConfigurationError(f'{file}: train.backbone_weights must name weights, or be "none"; got {backbone!r}')
+    if has_train and get('train.max_epochs') is None and get('train.max_iters') is None:
+        raise ConfigurationError(f'{file}: train has neither max_epochs nor max_iters: how long is the training to be?')
     rate = get('train.optimizer.lr')
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float))
                              or not 0 <= rate < math.inf):

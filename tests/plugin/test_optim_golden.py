@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import json
-import re
 
 import numpy as np
 import pytest
 import torch
 
+from modelscope_fastinst import zoo
 from modelscope_fastinst.models.fastinst import build_fastinst
 from modelscope_fastinst.plugin.optimizer import build_optimizer, build_scheduler, lr_factor, parameter_settings
 from tests.golden_cases import CONFIGS, vectors
@@ -17,32 +17,9 @@ CASES = sorted({key.split('/')[0] for key in TABLE if key.endswith('/names')})
 
 
 def network_of(case: str) -> torch.nn.Module:
-    """The network whose name the case bears, without memory for its weights."""
-    depth, layers = re.fullmatch(r'fastinst_R(\d+)(?:-vd-dcn)?_ppm-fpn_x(\d)_\d+', case).groups()
+    """The published network whose name the case bears, without memory for its weights."""
     with torch.device('meta'):
-        net = build_fastinst({'backbone': {'depth': int(depth)},
-                              'encoder': {'in_features': ['res3', 'res4', 'res5'], 'convs_dim': 256, 'norm': 'GN'},
-                              'decoder': {'num_classes': 80, 'hidden_dim': 256, 'dec_layers': int(layers)}})
-        if case not in CONFIGS:
-            # This project does not build that backbone. All that trains in it are convolutions (its norms are frozen),
-            # so modules of those names serve to check the rules.
-            net.backbone = convolutions_named(json.loads(bytes(TABLE[f'{case}/names'])))
-    return net
-
-
-def convolutions_named(names: list[str]) -> torch.nn.Module:
-    """A tree of convolutions whose parameters have the names given under ``backbone.``."""
-    root = torch.nn.Module()
-    paths = [name.split('.')[1:] for name in names if name.startswith('backbone.')]
-    for *path, parameter in paths:
-        module = root
-        for part in path[:-1]:
-            if not hasattr(module, part):
-                module.add_module(part, torch.nn.Module())
-            module = getattr(module, part)
-        if parameter == 'weight':
-            module.add_module(path[-1], torch.nn.Conv2d(1, 1, 1, bias=[*path, 'bias'] in paths))
-    return root
+        return build_fastinst(zoo.configuration(CONFIGS[case])['model'])
 
 
 def recipe(case: str) -> dict:
@@ -60,9 +37,8 @@ def test_rate_and_decay_of_every_tensor_are_the_authors(case):
     names = json.loads(bytes(TABLE[f'{case}/names']))
     expected = {name: (rate, decay)
                 for name, rate, decay in zip(names, TABLE[f'{case}/lr'], TABLE[f'{case}/wd'], strict=True)}
-    settings = parameter_settings(network_of(case), lr=1e-4, weight_decay=0.05,
-                                  weight_decay_norm=recipe(case)['SOLVER.WEIGHT_DECAY_NORM'],
-                                  weight_decay_embed=recipe(case)['SOLVER.WEIGHT_DECAY_EMBED'])
+    net = network_of(case)
+    settings = group_settings(build_optimizer(net, zoo.configuration(CONFIGS[case])['train']['optimizer']), net)
     assert sorted(settings) == sorted(expected)
     wrong = {name: (settings[name], expected[name]) for name in expected
              if not np.allclose(settings[name], expected[name], rtol=1e-12, atol=0)}
@@ -78,6 +54,14 @@ def test_optimiser_gives_each_tensor_its_settings_in_few_groups():
     assert group_settings(optimizer, net) == expected
     assert len(optimizer.param_groups) == len(set(expected.values())) == 4
     assert expected['backbone.stem.conv1.norm.weight'] == (5e-4, 0.0)
+
+
+@pytest.mark.parametrize('name', zoo.NAMES)
+def test_golden_optim_schedule_of_the_published_configurations(name):
+    train = zoo.configuration(name)['train']
+    factor = lr_factor(train['lr_scheduler'], train['max_iters'])
+    rates = [train['optimizer']['lr'] * factor(int(iteration)) for iteration in TABLE['schedule/iters']]
+    np.testing.assert_allclose(rates, TABLE['schedule/head_lr'], rtol=1e-9)
 
 
 def test_golden_optim_schedule_is_the_authors():

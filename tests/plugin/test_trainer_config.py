@@ -27,6 +27,10 @@ from .trainer_runs import configuration, shapes, trainer_for, write_configuratio
 @pytest.mark.parametrize(('changes', 'message'), [
     pytest.param({'train.max_epoch': 3}, "train has the unknown key 'max_epoch'; did you mean 'max_epochs'",
                  id='train'),
+    pytest.param({'train.backbone_weight': 'x.pth'}, "did you mean 'backbone_weights'", id='backbone'),
+    pytest.param({'train.max_iter': 3}, "did you mean 'max_iters'", id='iterations'),
+    pytest.param({'evaluation.dataloader.aspect_ratio_grouping': True},
+                 "evaluation.dataloader has the unknown key 'aspect_ratio_grouping'", id='grouping of an evaluation'),
     pytest.param({'train.dataloader.batch_size': 3}, "unknown key 'batch_size'; did you mean 'batch_size_per_gpu'",
                  id='data loader'),
     pytest.param({'train.optimizer.learning_rate': 1}, "train.optimizer has the unknown key 'learning_rate'",

@@ -40,7 +40,7 @@ def configuration(changes: dict[str, Any] | None = None) -> dict[str, Any]:
         if value is None:
             section.pop(key, None)
         else:
-            section[key] = value
+            section[key] = copy.deepcopy(value)
     return cfg
 
 

@@ -1,0 +1,125 @@
+"""Evaluation by the trainer, alone or between two training iterations."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from modelscope.metrics.builder import build_metric
+from modelscope.trainers.trainer import EpochBasedTrainer
+from modelscope.utils.constant import ModeKeys, TrainerStages
+from modelscope.utils.data_utils import to_device
+from modelscope.utils.torch_utils import is_master
+from torch import nn
+from torch.utils.data import DataLoader
+
+from modelscope_fastinst.checkpoints import load_weights
+from modelscope_fastinst.structures import Instances
+
+from .configuration import plain
+from .hooks import write_log
+from .metric import find_instances, gathered_values, metrics_table
+from .sampling import build_loader
+from .trainer_config import ConfigurationError
+
+
+class EvaluatingTrainer(EpochBasedTrainer):
+    """The library's trainer with this project's data loaders and evaluation; what trains is ``FastInstTrainer``."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, without ModelScope's and a parallel wrapper."""
+        return self.unwrap_module(self.model).network
+
+    @property
+    def world_size(self) -> int:
+        """Number of training processes."""
+        return torch.distributed.get_world_size(self.dp_group) if self._dist else 1
+
+    def evaluate(self, checkpoint_path: str | None = None, saving_fn: Callable | None = None,
+                 **kwargs: Any) -> dict[str, Any]:
+        """The metrics on the evaluation set, of the averaged weights where there are any.
+
+        Args:
+            checkpoint_path: a weights file or model folder to evaluate; it stays loaded.
+            saving_fn: called as the library's trainer does, with inputs and outputs of each batch.
+        """
+        if self.eval_dataset is None:
+            raise ConfigurationError(f'{self._file}: no evaluation set: give eval_dataset= or a dataset.val section')
+        if checkpoint_path is not None:
+            load_weights(self.network, checkpoint_path)
+        self._mode = ModeKeys.EVAL
+        if self.eval_dataloader is None:
+            self.eval_dataloader = self.get_eval_data_loader()
+        self.data_loader = self.eval_dataloader
+        metrics = [build_metric(metric) for metric in self.metrics]
+        if saving_fn is not None:
+            from modelscope.metrics.prediction_saving_wrapper import PredictionSavingWrapper
+            metrics.append(PredictionSavingWrapper(saving_fn=saving_fn))
+        for metric in metrics:
+            metric.trainer = self
+        with self.evaluated_weights() if checkpoint_path is None else nullcontext():
+            self._metric_values = self.evaluation_loop(self.eval_dataloader, metrics)
+        if is_master():
+            self.logger.info(metrics_table(self._metric_values, self.model_classes))
+        return self._metric_values
+
+    def evaluate_while_training(self, iteration: int) -> None:
+        """Evaluates between two training iterations, and leaves the trainer as it was."""
+        metrics = self.evaluate()
+        self._mode = ModeKeys.TRAIN
+        self.data_loader = self.train_dataloader
+        self.model.train()
+        self.fresh_metrics = metrics
+        write_log(self, {'mode': 'eval', 'epoch': self.epoch + 1, 'iter': iteration,
+                         **{name: value for name, value in metrics.items() if isinstance(value, (int, float))}})
+
+    @contextmanager
+    def evaluated_weights(self) -> Iterator[None]:
+        """Within it the network has the weights that count: the averaged ones where there are any."""
+        with self.ema.swapped_in(self) if self.ema and self.ema.averages else nullcontext():
+            yield
+
+    def evaluation_loop(self, data_loader: DataLoader, metric_classes: list) -> dict[str, Any]:
+        """Runs the model over the loader's batches; with several processes gathers what each has found."""
+        self.invoke_hook(TrainerStages.before_val)
+        self.model.eval()
+        self.logger.info(f'evaluating {len(data_loader.dataset)} images')
+        for index, batch in enumerate(data_loader):
+            if self._eval_iters_per_epoch is not None and index >= self._eval_iters_per_epoch:
+                break
+            batch = to_device(batch, self.device)
+            outputs = self.evaluation_step(batch)
+            for metric in metric_classes:
+                metric.add(outputs, batch)
+        values = gathered_values(metric_classes, self.dp_group if self._dist else None)
+        self.invoke_hook(TrainerStages.after_val)
+        return values
+
+    def evaluation_step(self, data: Mapping[str, Any]) -> list[Instances]:
+        """The instances of one batch, in its order, with masks as RLE."""
+        self.model.eval()
+        with torch.no_grad(), self._autocast(self.amp if self.cfg.safe_get('evaluation.amp') else None):
+            return find_instances(self.model, data['images'], [s.original_size for s in data['samples']],
+                                  self.network.size_divisor)
+
+    def _autocast(self, amp: str | None) -> Any:
+        if amp is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16 if amp == 'bf16' else torch.float16)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of the training set, the same for the same seed whatever the number of workers."""
+        return self._loader('train', self.train_dataset, self.cfg.train.get('dataloader'), self.train_data_collator)
+
+    def get_eval_data_loader(self) -> DataLoader:
+        """Batches of the evaluation set; every image comes once."""
+        return self._loader('val', self.eval_dataset, self.cfg.evaluation.get('dataloader'), self.eval_data_collator)
+
+    def _loader(self, mode: str, dataset: Any, section: Any, collator: Callable) -> DataLoader:
+        samplers = self._samplers
+        sampler = samplers.get(mode) if isinstance(samplers, Mapping) else samplers if mode == 'train' else None
+        rank = torch.distributed.get_rank(self.dp_group) if self._dist else 0
+        return build_loader(dataset, plain(section or {}), collator, training=mode == 'train', seed=self._seed,
+                            rank=rank, world_size=self.world_size, sampler=sampler)

@@ -94,7 +94,7 @@ def test_ours_to_stock_and_back_is_bit_exact(tmp_path):
     assert set(configuration['model']) == {'type', 'pretrained', 'classes', 'backbone', 'encoder', 'decoder'}
 
 
-def test_a_stock_folder_gets_the_recipe_of_the_published_model_it_is(tmp_path):
+def test_a_stock_folder_gets_the_sizes_of_the_published_model_it_is(tmp_path):
     published = zoo.configuration('fastinst_d1_r50')
     with torch.device('meta'):
         shapes = build_fastinst(published['model']).state_dict()
@@ -104,7 +104,7 @@ def test_a_stock_folder_gets_the_recipe_of_the_published_model_it_is(tmp_path):
     (tmp_path / 'configuration.json').write_text(json.dumps(stock), 'utf-8')
     configuration, _ = choose_configuration(recognise(WeightFile(tmp_path / 'x.pt', state)), None, tmp_path, None)
     assert configuration['preprocessor'] == published['preprocessor']
-    assert configuration['train'] == published['train']
+    assert 'train' not in configuration
     assert configuration['model']['classes'] == stock['model']['classes']
     # as the authors train; in ModelScope's own network, which only runs, it is an ordinary batch norm
     assert configuration['model']['backbone']['norm'] == 'FrozenBN'

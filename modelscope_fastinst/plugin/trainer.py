@@ -161,6 +161,8 @@ class FastInstTrainer(EvaluatingTrainer):
         trainer_config.check_keys(plain(cfg._cfg_dict), file)
         if not cfg.safe_get('model'):
             raise ConfigurationError(f'{file}: has no model section')
+        self._norms_frozen = (self._starts_from_model and self._given_model is None
+                              and trainer_config.freeze_stock_norms(cfg, before, self._cfg_options or ()))
         # What a pretrained model's own configuration says of classes gives way to the data; the caller's word does not.
         own = [key for key in ('classes', 'decoder.num_classes')
                if self._starts_from_model and cfg.safe_get(f'model.{key}') == before.safe_get(f'model.{key}')]
@@ -200,6 +202,9 @@ class FastInstTrainer(EvaluatingTrainer):
             self._start = trainer_start.from_nothing(model.network)
         if needless:
             self._start.message += f'; train.backbone_weights {backbone} are not used: {needless}'
+        if self._norms_frozen:
+            self._start.message += ('; the backbone\'s batch norms are frozen, as in the authors\' training '
+                                    '(cfg_options or --set model.backbone.norm=BN trains them)')
         self.new_weights = self._start.new
         return model
 

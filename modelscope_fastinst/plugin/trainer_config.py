@@ -84,6 +84,26 @@ def with_defaults(cfg: Any) -> None:
     cfg['evaluation'] = evaluation
 
 
+def freeze_stock_norms(cfg: Any, before: Any, asked: Iterable[str] = ()) -> bool:
+    """Freezes the batch norms of a model from ModelScope's own library, as the authors train them.
+
+    That library knows no frozen norm, so its models say "BN", which is the same as long as they only run.
+
+    Args:
+        cfg: the configuration to train with; changed.
+        before: the model's own. One without ``preprocessor`` was written for that library.
+        asked: keys that the caller set; ``model.backbone.norm`` among them stays.
+
+    Returns:
+        Whether the norms are frozen now and were not.
+    """
+    stock = not before.safe_get('preprocessor') and before.safe_get('model.backbone.norm') == 'BN'
+    if not stock or cfg.safe_get('model.backbone.norm') != 'BN' or 'model.backbone.norm' in asked:
+        return False
+    cfg.model['backbone'] = {**cfg.model['backbone'], 'norm': 'FrozenBN'}
+    return True
+
+
 def check_keys(cfg: Mapping[str, Any], file: str = 'configuration.json') -> None:
     """Raises a ConfigurationError for the first key that no part of the trainer reads, with the nearest known one."""
     for key in cfg:

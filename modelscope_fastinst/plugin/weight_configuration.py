@@ -41,14 +41,14 @@ def choose_configuration(source: Source, given: str | None, folder: Path | None,
     template = True   # of a published model: its classes may be others
     if given is not None:
         template = given in zoo.NAMES and not os.path.isfile(given)
-        configuration = zoo.configuration(given) if template else read_configuration_file(given)
+        configuration = _template(given, source) if template else read_configuration_file(given)
     elif folder is not None and (folder / CONFIGURATION_FILE).is_file():
         configuration = _completed(plain(read_configuration(folder)), source)
         template = False
     else:
         name = _published(source)
         remarks.append(f'the configuration is the published {name}')
-        configuration = zoo.configuration(name)
+        configuration = _template(name, source)
     configuration = copy.deepcopy(configuration)
     model = configuration['model']
     where = given or folder or 'the configuration'
@@ -70,7 +70,16 @@ def _completed(configuration: dict[str, Any], source: Source) -> dict[str, Any]:
         # as the authors train; ModelScope's own network only runs, and there the two are equal
         model['backbone'] = {**model['backbone'], 'norm': 'FrozenBN'}
     fitting = [] if source.backbone_only else [name for name, match in _matches(source).items() if match.complete]
-    return {**zoo.configuration(fitting[0]), **configuration} if len(fitting) == 1 else configuration
+    return {**_template(fitting[0], source), **configuration} if len(fitting) == 1 else configuration
+
+
+def _template(name: str, source: Source) -> dict[str, Any]:
+    """A published model's configuration. A trained model's is without the training that it has behind it: who
+    fine-tunes it wants the trainer's defaults, not weeks of COCO."""
+    configuration = zoo.configuration(name)
+    if not source.backbone_only:
+        del configuration['train'], configuration['evaluation']
+    return configuration
 
 
 def _published(source: Source) -> str:

@@ -139,6 +139,16 @@ def test_from_the_folder_that_the_hub_has(tmp_path):
     assert_only_new_differ(trainer, folder, class_dependent(layers))
 
 
+@pytest.mark.parametrize(('options', 'norm'), [
+    pytest.param({}, 'FrozenBatchNorm2d', id='as the authors train'),
+    pytest.param({'model.backbone.norm': 'BN'}, 'BatchNorm2d', id='asked for otherwise'),
+])
+def test_batch_norms_of_the_hubs_model_are_frozen(options, norm, tmp_path):
+    trainer = finetuner(write_stock_folder(tmp_path / 'stock'), tmp_path / 'work', preprocessor=None,
+                        cfg_options={'preprocessor': PREPROCESSOR, **options})
+    assert type(trainer.network.backbone.stem.conv1.norm).__name__ == norm
+
+
 def test_from_a_model_id(tmp_path, monkeypatch):
     """Downloaded once; the second trainer is built with the hub switched off. A revision is another model."""
     first = write_model(tmp_path / 'hub' / 'owner' / 'model', coco_model())

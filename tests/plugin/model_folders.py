@@ -14,11 +14,13 @@ SINGLE_IMAGE_CASE = 'tiny_prenorm_noaux_eval'   # one image of 128 x 160 pixels,
 
 
 def stock_configuration(case: Case, **model: Any) -> dict[str, Any]:
-    """A configuration.json with nothing in it that ModelScope's own FastInst does not know."""
+    """A configuration.json with nothing in it that ModelScope's own FastInst does not know, but for a ResNet-D."""
     section = case.model_config
     del section['criterion']
-    section['backbone'] = {**section['backbone'], 'norm': 'BN', 'num_groups': 1, 'stride_in_1x1': False,
-                           'res4_dilation': 1, 'res5_dilation': 1, 'res5_multi_grid': [1, 1, 1]}
+    section['backbone']['norm'] = 'BN'
+    if section['backbone'].get('type', 'resnet') == 'resnet':
+        section['backbone'] |= {'num_groups': 1, 'stride_in_1x1': False, 'res4_dilation': 1, 'res5_dilation': 1,
+                                'res5_multi_grid': [1, 1, 1]}
     return {'framework': 'pytorch', 'task': 'image-segmentation', 'pipeline': {'type': 'fast-instance-segmentation'},
             'model': {**section, 'pretrained': True, **model}}
 

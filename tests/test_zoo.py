@@ -8,6 +8,7 @@ import torch
 
 from modelscope_fastinst import zoo
 from modelscope_fastinst.cli import main
+from modelscope_fastinst.data.geometry import resized_size
 from modelscope_fastinst.models.complexity import count_multiply_adds
 from modelscope_fastinst.models.fastinst import build_fastinst
 
@@ -41,6 +42,19 @@ def test_info_counts_what_was_published(name, layers, sizes, millions, gflops, c
     assert float(rows['parameters'].split()[0]) == pytest.approx(millions, abs=0.5)
     # The authors' figure is an average over COCO's validation pictures, ours of the two commonest sizes.
     assert float(rows['GFLOPs'].split()[0]) == pytest.approx(gflops, rel=0.04)
+
+
+@pytest.mark.parametrize(('name', 'counted'), [
+    pytest.param('fastinst_d1_r50', 51.72, id='D1 R50'), pytest.param('fastinst_d3_r50', 81.95, id='D3 R50'),
+    pytest.param('fastinst_d3_r101', 122.86, id='D3 R101'), pytest.param('fastinst_d1_r50d_dcn', 54.37, id='D1 DCN'),
+    pytest.param('fastinst_d3_r50d_dcn', 85.27, id='D3 DCN'),
+])
+def test_the_count_of_a_picture_of_640x480(name, counted):
+    configuration = zoo.configuration(name)
+    sizes = configuration['preprocessor']['min_size'], configuration['preprocessor']['max_size']
+    with torch.device('meta'):
+        network = build_fastinst(configuration['model'])
+    assert count_multiply_adds(network, *resized_size(480, 640, *sizes)) / 1e9 == pytest.approx(counted, abs=0.01)
 
 
 def test_deformable_convolutions_are_counted():

@@ -23,6 +23,9 @@ def train(args: argparse.Namespace) -> int:
     if args.backbone is not None:
         settings['train.backbone_weights'] = args.backbone
     training, validation = _data(args)
+    from modelscope_fastinst import zoo
+    if args.config in zoo.NAMES and training is not None:   # a published recipe is for any data: the classes are its
+        settings = {'model.classes': None, 'model.decoder.num_classes': None, **settings}
     from modelscope_fastinst.plugin.build import build_fastinst_trainer
     trainer = build_fastinst_trainer(
         model=args.model, revision=args.revision, config=config, device=args.device, settings=settings,

@@ -104,6 +104,8 @@ class FastInstTrainer(EvaluatingTrainer):
         self._sources = train_dataset, eval_dataset
         self._asked_for = classes, max_epochs, work_dir, seed
         self._given_preprocessor = preprocessor
+        self._on_cpu = str(kwargs.get('device') or 'gpu').startswith('cpu') or not torch.cuda.is_available()
+        self._asks_fp16 = bool(kwargs.get('use_fp16'))
         self._cfg_options = kwargs.pop('cfg_options', None)
         self._resume_from = resume_from
         self.ema: EmaHook | None = None
@@ -123,8 +125,6 @@ class FastInstTrainer(EvaluatingTrainer):
         if self._only_iterations:
             del self.cfg.train['max_epochs']   # stood in for a number that the library insists on
         self.amp = 'fp16' if self.use_fp16 else self.cfg.safe_get('train.amp') or None
-        if self.amp == 'fp16' and self.device.type != 'cuda':
-            raise ConfigurationError('train.amp "fp16" needs a CUDA device; on a CPU use "bf16"')
         self.grad_scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == 'fp16')
 
     # Configuration, data, model: what the library's constructor asks for, in this order.
@@ -163,6 +163,9 @@ class FastInstTrainer(EvaluatingTrainer):
             raise ConfigurationError(f'{file}: has no model section')
         self._norms_frozen = (self._starts_from_model and self._given_model is None
                               and trainer_config.freeze_stock_norms(cfg, before, self._cfg_options or ()))
+        if self._on_cpu and (self._asks_fp16 or cfg.safe_get('train.amp') == 'fp16'):
+            raise ConfigurationError(f'{file}: train.amp "fp16" needs a CUDA device; on a CPU train with "bf16" (--set '
+                                     'train.amp=bf16) or without (null)')
         # What a pretrained model's own configuration says of classes gives way to the data; the caller's word does not.
         own = [key for key in ('classes', 'decoder.num_classes')
                if self._starts_from_model and cfg.safe_get(f'model.{key}') == before.safe_get(f'model.{key}')]

@@ -271,19 +271,21 @@ def settle_classes(configured: Sequence[str] | None, num_classes: int | None, da
     if 'classes' in replaceable and data is not None:
         configured = None
     if configured and data is not None and list(configured) != list(data):
-        raise ConfigurationError(f'{file}: model.classes are {_shown(configured)}, but the training set has '
-                                 f'{_shown(data)}: correct model.classes, or remove it to take the data\'s')
+        raise ConfigurationError(f'{file}: model.classes are {shown(configured)}, but the training set has '
+                                 f'{shown(data)}: correct model.classes; or set it and model.decoder.num_classes to '
+                                 'null to take the data\'s; or start from a model, whose classes give way')
     classes = list(configured or data or [])
     if not classes:
         raise ConfigurationError(f'{file}: no class names: give classes=, model.classes, or a training set with a '
                                  '`classes` attribute')
     if 'decoder.num_classes' not in replaceable and num_classes is not None and num_classes != len(classes):
         raise ConfigurationError(f'{file}: model.decoder.num_classes is {num_classes}, but there are {len(classes)} '
-                                 f'classes ({_shown(classes)}): make them agree, or remove num_classes')
+                                 f'classes ({shown(classes)}): make them agree, or remove num_classes')
     return classes
 
 
-def _shown(names: Sequence[str]) -> str:
+def shown(names: Sequence[str]) -> str:
+    """Class names for a message, shortened where they are many."""
     names = [str(name) for name in names]
     return str(names) if len(names) <= 8 else f'{names[:6]} and {len(names) - 6} more'
 

@@ -10,6 +10,7 @@ from torch import nn
 from modelscope_fastinst.checkpoints import load_backbone, load_for_finetuning, load_weights
 
 from .backbone_weights import backbone_file
+from .trainer_config import shown
 
 
 @dataclass
@@ -43,7 +44,7 @@ def from_model(network: nn.Module, source: str, classes: Sequence[str], source_c
         load_weights(network, source)
         return Start(f'weights of {source}')
     new = load_for_finetuning(network, source, renew_classes=source_classes is not None and training)
-    return Start(f'weights of {source}; the classes are {_shown(classes)}; newly initialised: '
+    return Start(f'weights of {source}; the classes are {shown(classes)}; newly initialised: '
                  f'{", ".join(new) or "nothing"}', new)
 
 
@@ -79,7 +80,3 @@ def from_nothing(network: nn.Module) -> Start:
 def wants_backbone(setting: str | os.PathLike | None) -> bool:
     """Whether ``train.backbone_weights`` asks for weights: it is there, and not 'none'."""
     return bool(setting) and str(setting).lower() != 'none'
-
-
-def _shown(names: Sequence[str]) -> str:
-    return str(list(names)) if len(names) <= 8 else f'{list(names[:6])} and {len(names) - 6} more'

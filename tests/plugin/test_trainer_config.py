@@ -51,7 +51,7 @@ from .trainer_runs import configuration, shapes, trainer_for, write_configuratio
     pytest.param({'evalution': {}}, "unknown section 'evalution'; did you mean 'evaluation'", id='section'),
     pytest.param({'train.dataloader': 3}, 'train.dataloader must be a section; got 3', id='section that is a number'),
     pytest.param({'train.amp': 'bf32'}, "train.amp is 'bf32'; known are bf16, fp16", id='precision'),
-    pytest.param({'train.amp': 'fp16'}, 'needs a CUDA device', id='half precision on a CPU'),
+    pytest.param({'train.amp': 'fp16'}, 'needs a CUDA device; on a CPU train with "bf16"', id='half precision on a CPU'),
     pytest.param({'train.max_epochs': 0}, 'train.max_epochs must be a whole number of at least 1; got 0',
                  id='no epochs'),
     pytest.param({'train.dataloader.batch_size_per_gpu': 2.5}, 'batch_size_per_gpu must be a whole number',
@@ -83,6 +83,19 @@ from .trainer_runs import configuration, shapes, trainer_for, write_configuratio
 def test_wrong_configuration(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         trainer_for(tmp_path, changes)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+@pytest.mark.parametrize('arguments', [
+    pytest.param({'changes': {'train.amp': 'fp16'}}, id='configured'),
+    pytest.param({'use_fp16': True}, id='asked for'),
+])
+def test_half_precision_without_a_gpu_is_refused_before_anything_is_written(arguments, tmp_path):
+    (tmp_path / 'run').mkdir()
+    with pytest.raises(ConfigurationError, match='train.amp=bf16'):
+        trainer_for(tmp_path / 'run', arguments.get('changes'), **{key: value for key, value in arguments.items()
+                                                                   if key != 'changes'})
+    assert not [file for file in (tmp_path / 'run').rglob('*') if file.name != 'configuration.json']
 
 
 @pytest.mark.parametrize(('arguments', 'error', 'message'), [

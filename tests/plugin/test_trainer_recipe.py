@@ -118,11 +118,26 @@ def test_from_the_command_line(tmp_path, capsys):
     """``--backbone`` takes the place of the recipe's weights; a published model's name stands for its file."""
     file, images = write_coco_of_80_classes(tmp_path)
     words = ['train', '--train-annotations', file, '--train-images', images, '--work-dir', str(tmp_path / 'work'),
-             '--device', 'cpu', '--set', 'evaluation.period=null']
+             '--device', 'cpu', '--set', 'evaluation.period=null', '--set', 'train.amp=null']
     assert main([*words, '--config', 'fastinst_d1_r50', '--backbone', 'nowhere.pth']) == 1
     assert "'nowhere.pth': no such file" in capsys.readouterr().err
     assert main([*words, '--config', 'fastinst_d9_r50']) == 1
     assert 'no such file, nor one of fastinst_d1_r50, ' in capsys.readouterr().err
+
+
+def test_a_published_recipe_takes_the_classes_of_the_data(tmp_path):
+    data = shapes(2)
+    file, images = data.write_coco(tmp_path / 'data')
+    settings = {'train.amp': None, 'train.max_iters': 1, 'train.dataloader.batch_size_per_gpu': 1,
+                'train.dataloader.workers_per_gpu': 0, 'evaluation.period': None, 'preprocessor.train.crop': None,
+                'preprocessor.train.min_sizes': [64],
+                'model.backbone': {'depth': 18, 'stem_out_channels': 8, 'res2_out_channels': 8}}
+    assert main(['train', '--config', 'fastinst_d1_r50', '--train-annotations', str(file), '--train-images',
+                 str(images), '--backbone', 'none', '--work-dir', str(tmp_path / 'work'), '--device', 'cpu',
+                 *(word for key, value in settings.items() for word in ('--set', f'{key}={json.dumps(value)}'))]) == 0
+    written = json.loads((tmp_path / 'work' / 'output' / 'configuration.json').read_text('utf-8'))
+    assert written['model']['classes'] == data.classes
+    assert written['model']['decoder']['num_classes'] == len(data.classes)
 
 
 @pytest.mark.slow

@@ -91,12 +91,17 @@ def card_text(folder: Path, text: str = '', *, model_id: str | None = None, sour
     record = _record(folder, metrics)
     if has_example is None:
         has_example = (folder / EXAMPLE_FILE).is_file()
-    trained = trained and '<!-- modelscope-fastinst untrained ' not in text
+    trained = trained and says_trained(text)
     entries = _entries(configuration, record, base_model, licence, has_example, trained)
     earlier = _entries(configuration, None, base_model, licence, False, trained)
     _check_licence(text, licence, where)
     sections = _sections(configuration, record, folder, model_id, source, base_model, trained, new=not text)
     return completed(text, entries, sections, where, earlier)
+
+
+def says_trained(text: str) -> bool:
+    """Whether a card has no section of ours that says that the decoder's weights are random."""
+    return '<!-- modelscope-fastinst untrained ' not in text
 
 
 def network_name(model: Mapping[str, Any]) -> str:
@@ -126,7 +131,7 @@ def _entries(configuration: Mapping[str, Any], record: Mapping[str, Any] | None,
         'domain': ['cv'],
         'frameworks': [str(configuration.get('framework', 'pytorch'))],
         'backbone': [backbone_name(model)],
-        'metrics': ['segm AP'],
+        'metrics': ['segm AP'] if record else None,
         'license': licence,
         'language': ['en'],
         'tags': ['instance segmentation', 'FastInst'],
@@ -141,8 +146,6 @@ def _datasets(configuration: Mapping[str, Any], record: Mapping[str, Any] | None
               trained: bool) -> dict[str, list[str]]:
     dataset = configuration.get('dataset')
     train = _data_name(dataset.get('train')) if isinstance(dataset, Mapping) and trained else None
-    if train is None and trained and _is_coco(_classes(configuration['model'])):
-        train = 'COCO'   # nothing else has these eighty names
     return {split: [name] for split, name in (('train', train), ('test', record and record['data'])) if name}
 
 
@@ -206,7 +209,7 @@ def _network(configuration: Mapping[str, Any]) -> str:
     longest = f', long side at most {size["max_size"]}' if size['max_size'] else ''
     rows = [('network', network_name(model)), ('backbone', backbone_name(model)),
             ('decoder layers', decoder.get('dec_layers', 3)), ('queries', decoder.get('num_queries', 100)),
-            ('input', f'short side {size["min_size"]}{longest} pixels'),
+            *([('input', f'short side {size["min_size"]}{longest} pixels')] if 'preprocessor' in configuration else []),
             ('parameters', f'{_parameters(model) / 1e6:.2f} million')]
     return '\n'.join(['| | |', '|---|---|', *(f'| {name} | {value} |' for name, value in rows)])
 
@@ -369,8 +372,3 @@ def _section(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _classes(model: Mapping[str, Any]) -> list[str]:
     classes = model.get('classes')
     return [str(name) for name in classes] if isinstance(classes, Sequence) and not isinstance(classes, str) else []
-
-
-def _is_coco(classes: Sequence[str]) -> bool:
-    from modelscope_fastinst import zoo
-    return classes == zoo.configuration(zoo.NAMES[0])['model']['classes']

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,20 @@ def configuration_file(name: str) -> Path:
             return folder / f'{name}.json'
     raise FileNotFoundError(f'{_FOLDERS[0] / name}.json: the package is installed without its configurations; '
                             f'install it again')
+
+
+def find(name_or_file: str) -> Path:
+    """The configuration file that is meant: a file as it is, else that of the published model of this name.
+
+    Raises:
+        ValueError: neither; it lists the names.
+        FileNotFoundError: as ``configuration_file``.
+    """
+    if os.path.isfile(name_or_file):
+        return Path(name_or_file)
+    if name_or_file not in NAMES:
+        raise ValueError(f'{name_or_file}: no such configuration file, nor one of {", ".join(NAMES)}')
+    return configuration_file(name_or_file)
 
 
 def configuration(name: str) -> dict[str, Any]:

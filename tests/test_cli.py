@@ -194,7 +194,8 @@ def test_train_resume_and_evaluate(model, coco, tmp_path, capsys):
 
 @pytest.mark.parametrize(('words', 'message'), [
     pytest.param(['train'], 'give --config', id='no recipe'),
-    pytest.param(['train', '--config', 'missing.json'], 'missing.json: no such file', id='no such recipe'),
+    pytest.param(['train', '--config', 'missing.json'], 'missing.json: no such configuration file',
+                 id='no such recipe'),
     pytest.param(['train', '--model', '{model}', '--data', 'missing'], 'missing: no such folder', id='no such data'),
     pytest.param(['train', '--model', '{model}'], 'no training set', id='no data at all'),
     pytest.param(['train', '--model', '{model}', '--train-images', '.'], '--train-annotations is missing',

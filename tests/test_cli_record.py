@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from modelscope_fastinst.checkpoints import save_weights
+from modelscope_fastinst.checksum import file_sha256
 from modelscope_fastinst.cli import main
 from modelscope_fastinst.cli.evaluate import typed
 from modelscope_fastinst.data.shapes import ShapesDataset
-from modelscope_fastinst.evaluation.record import RecordError, file_sha256, read_record
+from modelscope_fastinst.evaluation.record import RecordError, read_record
 from modelscope_fastinst.model_card import write_model_card
 from modelscope_fastinst.models.fastinst import build_fastinst
 from tests.tiny import model_config

@@ -16,6 +16,7 @@ from modelscope_fastinst.checkpoints.sources import recognise
 from modelscope_fastinst.checkpoints.stock import stock_model
 from modelscope_fastinst.cli import main
 from modelscope_fastinst.models.fastinst import build_fastinst
+from modelscope_fastinst.plugin.conversion import convert
 from modelscope_fastinst.plugin.weight_configuration import choose_configuration
 from tests.golden_cases import load
 from tests.plugin.model_folders import (
@@ -92,6 +93,29 @@ def test_ours_to_stock_and_back_is_bit_exact(tmp_path):
     configuration = json.loads((tmp_path / 'stock' / 'configuration.json').read_text('utf-8'))
     assert set(configuration) == {'framework', 'task', 'pipeline', 'model'}
     assert set(configuration['model']) == {'type', 'pretrained', 'classes', 'backbone', 'encoder', 'decoder'}
+
+
+@pytest.mark.parametrize(('sections', 'lost'), [
+    pytest.param({'preprocessor': {'type': 'fastinst-preprocessor', 'min_size': 320, 'max_size': None},
+                  'postprocessor': {'type': 'fastinst-postprocessor', 'score_thr': 0.3, 'max_instances': 100}},
+                 ['preprocessor.min_size 320 (its own: 640)', 'preprocessor.max_size null (its own: 1333)',
+                  'postprocessor.score_thr 0.3 (its own: 0.5)'], id='other settings'),
+    pytest.param({'preprocessor': {'type': 'fastinst-preprocessor', 'min_size': 640, 'max_size': 1333}}, [],
+                 id='its own settings'),
+])
+def test_settings_that_stock_has_no_place_for_are_named(sections, lost, tmp_path):
+    case = load(SINGLE_IMAGE_CASE)
+    torch.save(case.weights(), tmp_path / 'weights.bin')
+    (tmp_path / 'ours.json').write_text(json.dumps(
+        {**stock_configuration(case), 'model': case.model_config, **sections}), 'utf-8')
+    done = convert(tmp_path / 'weights.bin', tmp_path / 'stock', config=str(tmp_path / 'ours.json'), to='stock',
+                   device='cpu')
+    remarks = [remark for remark in done.remarks if 'has no such setting' in remark]
+    assert [remark.partition(': ')[2] for remark in remarks] == ([', '.join(lost)] if lost else [])
+    # its pipeline would fail to build a preprocessor of a type that it does not know
+    configuration = json.loads((tmp_path / 'stock' / 'configuration.json').read_text('utf-8'))
+    assert set(configuration) == {'framework', 'task', 'pipeline', 'model'}
+    assert 'short side' not in (tmp_path / 'stock' / 'README.md').read_text('utf-8')
 
 
 def test_a_stock_folder_gets_the_sizes_of_the_published_model_it_is(tmp_path):

@@ -16,11 +16,12 @@ MODULES = sorted(PACKAGE.rglob('*.py'))
 CONFIGS = sorted((ROOT / 'configs').glob('**/*.json'))
 
 ROOMS = {'models', 'objective', 'data', 'results', 'evaluation', 'checkpoints', 'plugin', 'cli', 'visualize', 'runtime'}
-# What a room may import of this package, besides itself, structures.py and version.py. The core knows nothing of the
-# plugin; what training minimises, the data, the results and the evaluation know nothing of the networks or each other.
+# What a room may import of this package, besides itself, structures.py, checksum.py and version.py. The core knows
+# nothing of the plugin; what training minimises, the data, the results and the evaluation know nothing of the networks
+# or each other.
 MAY_IMPORT = {
     'models': set(), 'objective': set(), 'data': set(), 'results': set(), 'evaluation': set(),
-    'checkpoints': {'models'}, 'visualize': set(), 'structures': set(), 'version': set(),
+    'checkpoints': {'models'}, 'visualize': set(), 'structures': set(), 'version': set(), 'checksum': set(),
     'zoo': set(), 'card_file': set(), 'model_card': {'models', 'data', 'evaluation', 'checkpoints'},
     'plugin': ROOMS, 'cli': ROOMS, 'runtime': ROOMS - {'plugin', 'cli'}, '__main__': {'cli'}, '__init__': {'plugin'},
 }

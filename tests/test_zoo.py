@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -82,6 +83,18 @@ def test_recipes_differ_in_the_backbone_weights_only():
 def test_an_unknown_name_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match="'fastinst_d2' is none of the published models; these are fastinst_d1_r50, "):
         zoo.configuration_file('fastinst_d2')
+
+
+def test_a_file_is_found_before_a_published_model_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert zoo.find('fastinst_d1_r50') == zoo.configuration_file('fastinst_d1_r50')
+    (tmp_path / 'fastinst_d1_r50').write_text('{}', 'utf-8')
+    assert zoo.find('fastinst_d1_r50') == Path('fastinst_d1_r50')
+
+
+def test_what_is_neither_a_file_nor_a_published_model_is_answered_with_the_known_names():
+    with pytest.raises(ValueError, match='^fastinst_d2: no such configuration file, nor one of fastinst_d1_r50, '):
+        zoo.find('fastinst_d2')
 
 
 @pytest.mark.parametrize('name', zoo.NAMES)

@@ -12,12 +12,11 @@ from .backbones import BackboneKind, backbone_kind, stage_of
 from .formats import CheckpointError
 from .loading import UNTRAINED_BIAS
 from .reading import read_weights
-from .sources import COUNTER, Source, recognise
+from .sources import COUNTER, COUNTER_NAME, Source, recognise
 
 NOT_BACKBONE = 'not a part of the backbone'
 LATER_STAGE = 'a stage that the backbone of the network does not have'
 ZERO_BIAS = 'a bias of 0, which is none'
-_COUNTER = '.num_batches_tracked'
 
 
 @dataclass
@@ -53,8 +52,9 @@ def load_backbone(network: nn.Module, source: str | Path) -> Conversion:
     """Loads ImageNet weights, as users have them, into ``network.backbone``.
 
     torchvision's ResNets, timm's resnet50d, detectron2's ``.pkl``, what the authors' converters write, and the
-    backbone of a FastInst. Deformable stages keep the fresh (zero) initialisation of their offsets, with which they
-    compute what ordinary convolutions do.
+    backbone of a FastInst. Deformable stages keep the fresh (zero) initialisation of their offsets. With it those of
+    version 1 compute what ordinary convolutions do; the modulated ones (version 2) half of that, because their masks
+    are then sigmoid(0).
 
     Args:
         network: with a freshly initialised ``backbone`` under the published names.
@@ -158,7 +158,7 @@ def _reason(source: Source, name: str, tensor: Tensor, target: BackboneKind, bac
     in_backbone = name.startswith('backbone.')
     if backbone_only and not in_backbone:
         return NOT_BACKBONE
-    if name.endswith(_COUNTER):
+    if name.endswith(COUNTER_NAME):
         return COUNTER if backbone_only or source.backbone_only or not bool(tensor.any()) else ''
     if UNTRAINED_BIAS.search(name) and not bool(tensor.any()):
         return ZERO_BIAS
@@ -169,7 +169,7 @@ def _reason(source: Source, name: str, tensor: Tensor, target: BackboneKind, bac
 
 
 def _may_be_new(source: Source, name: str) -> bool:
-    if name.endswith(_COUNTER) or UNTRAINED_BIAS.search(name):
+    if name.endswith(COUNTER_NAME) or UNTRAINED_BIAS.search(name):
         return True
     return source.backbone_only and (not name.startswith('backbone.') or '.conv2_offset.' in name)
 

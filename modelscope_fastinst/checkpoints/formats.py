@@ -9,13 +9,14 @@ import pickle
 import re
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .torch_pickles import look_through_archive, look_through_legacy
 from .unpickling import BrokenPickleError, ForeignObjectError, load_arrays, numpy_stand_ins
 
 # torch.save's format before 1.6 begins with a pickled magic number.
@@ -50,8 +51,8 @@ def read_content(path: Path) -> Any:
         raise _broken(path, 'it is empty')
     if head.startswith(b'PK'):
         _check_archive(path)
-        return _read_torch(path)
-    return _read_torch(path) if head.startswith(_LEGACY) else _read_arrays(path)
+        return _read_torch(path, look_through_archive)
+    return _read_torch(path, look_through_legacy) if head.startswith(_LEGACY) else _read_arrays(path)
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -96,9 +97,12 @@ def _check_archive(path: Path) -> None:
         raise _broken(path, f'its checksum of {damaged} is wrong')
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path, look_through: Callable[[Path], None]) -> Any:
     try:
+        look_through(path)
         return _load(path)
+    except ForeignObjectError as error:
+        raise _foreign(path, str(error), '') from error
     except pickle.UnpicklingError as error:
         refused = _REFUSED.search(str(error))
         ours = error.__context__   # torch puts every reason into an error of its own
@@ -129,20 +133,21 @@ def _load(path: Path) -> Any:
 
 @contextmanager
 def _numpy_allowed() -> Iterator[None]:
-    """Lets torch build what our careful versions of numpy's functions build; afterwards everything is as before."""
+    """Lets torch build what our careful versions of numpy's functions build.
+
+    What the program itself has allowed under these names steps aside and comes back; other entries are not touched. The
+    list is the process's: while the file is read, another thread's ``torch.load`` finds our entries in it, and builds
+    arrays of plain numbers with them; what it reads is the same, but it may do so where it would have refused.
+    """
     stand_ins = numpy_stand_ins()
-    ours = {(function, name) for name, function in stand_ins.items()}
-    before = set(torch.serialization.get_safe_globals())
-    _allow(ours | {entry for entry in before if _full_name(entry) not in stand_ins})
+    aside = [entry for entry in torch.serialization.get_safe_globals() if _full_name(entry) in stand_ins]
+    with torch.serialization.safe_globals(aside):
+        pass   # what was allowed in such a block is not allowed after it
     try:
-        yield
+        with torch.serialization.safe_globals([(function, name) for name, function in stand_ins.items()]):
+            yield
     finally:
-        _allow(before | set(torch.serialization.get_safe_globals()) - ours)
-
-
-def _allow(entries: set[Any]) -> None:
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals(list(entries))
+        torch.serialization.add_safe_globals(aside)
 
 
 def _full_name(entry: Any) -> str:

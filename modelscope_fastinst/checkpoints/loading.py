@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .reading import CheckpointError, WeightFile, read_weights
-from .sources import recognise
+from .sources import COUNTER_NAME, recognise
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ POSITION_EMBEDDING = 'sem_seg_head.predictor.meta_pos_embed'
 # none.
 UNTRAINED_BIAS = re.compile(r'pixel_decoder\.(adapter|layer)_\d\.bias$')
 # The last layers of the class heads, whose shape follows from the number of classes.
-CLASS_DEPENDENT = ('query_proposal.conv_proposal_cls_logits.2.', 'class_embed_layers.')
+CLASS_DEPENDENT = re.compile(r'query_proposal\.conv_proposal_cls_logits\.2\.|class_embed_layers\..*\.layers\.2\.')
 
 
 def load_weights(network: nn.Module, source: str | Path) -> None:
@@ -57,17 +57,11 @@ def load_for_finetuning(network: nn.Module, source: str | Path, renew_classes: b
     path, state = file.path, _published(file, network)
     own = network.state_dict()
     new = [key for key, tensor in own.items()
-           if key in state and _is_class_dependent(key) and (renew_classes or state[key].shape != tensor.shape)]
+           if key in state and CLASS_DEPENDENT.search(key) and (renew_classes or state[key].shape != tensor.shape)]
     _load(network, state | {key: own[key] for key in new}, path)
     if new:
         logger.info('%s: newly initialised for other classes: %s', path, ', '.join(new))
     return new
-
-
-def _is_class_dependent(key: str) -> bool:
-    if 'class_embed_layers.' in key:
-        return '.layers.2.' in key
-    return any(part in key for part in CLASS_DEPENDENT)
 
 
 def _published(file: WeightFile, network: nn.Module) -> dict[str, Tensor]:
@@ -84,9 +78,9 @@ def _published(file: WeightFile, network: nn.Module) -> dict[str, Tensor]:
 def _load(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     own = network.state_dict()
     state = {key: tensor for key, tensor in state.items()
-             if key in own or not key.endswith('.num_batches_tracked')}
+             if key in own or not key.endswith(COUNTER_NAME)}
     for key, tensor in own.items():
-        if key.endswith('.num_batches_tracked'):
+        if key.endswith(COUNTER_NAME):
             state.setdefault(key, tensor)
         elif UNTRAINED_BIAS.search(key) and key not in state:
             logger.info('%s: has no %s; it stays 0', path, key)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .formats import CheckpointError, read_content
+from .unpickling import named
 
 __all__ = ['CheckpointError', 'WEIGHT_FILES', 'WeightFile', 'find_weights', 'read_state_dict', 'read_weights']
 
@@ -74,7 +75,7 @@ def read_weights(source: str | Path) -> WeightFile:
             author = content.get('__author__')
             return WeightFile(path, _tensors(content[wrapper], path), wrapper,
                               author if isinstance(author, str) else None,
-                              [str(key) for key in content if key != wrapper])
+                              [key for key in content if isinstance(key, str) and key != wrapper])
     return WeightFile(path, _tensors(content, path))
 
 
@@ -96,7 +97,7 @@ def _tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     state = {}
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, (Tensor, np.ndarray, np.generic)):
-            raise _no_state_dict(path, f'{key!r:.60}, which is a {type(value).__name__}')
+            raise _no_state_dict(path, f'{named(key)}, which is a {type(value).__name__}')
         state[key] = _tensor(key, value, path)
     return state
 

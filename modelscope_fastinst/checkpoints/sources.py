@@ -25,6 +25,8 @@ UNDERSTOOD = ('FastInst (the authors\' .pth, a bare state dict, ModelScope\'s py
 
 CLASSIFIER = 'the ImageNet classifier, which FastInst does not have'
 COUNTER = 'a counter of batches, which a frozen batch norm does not have'
+# How the names of those end.
+COUNTER_NAME = '.num_batches_tracked'
 CLASS_WEIGHTS = 'the constant class weights of the loss, no weights of the network'
 
 # What tells other people's networks, by a part of their keys.
@@ -116,7 +118,7 @@ def _fastinst(file: WeightFile) -> Source | None:
     kind = 'fastinst'
     if left_out:
         kind = 'fastinst-authors'
-    elif any(name.endswith('.num_batches_tracked') for name in names.values()):
+    elif any(name.endswith(COUNTER_NAME) for name in names.values()):
         kind = 'fastinst-modelscope'
     return Source(file, kind, backbone, names, left_out)
 

@@ -18,6 +18,7 @@ from ..models.pixel_decoder import PyramidPoolingFPN
 from ..models.resnet import ResNet
 from .formats import CheckpointError
 from .loading import UNTRAINED_BIAS
+from .sources import COUNTER_NAME
 
 WEIGHTS_FILE = 'pytorch_model.pt'
 # Every setting that its constructors take; the library passes them on without defaults.
@@ -75,7 +76,7 @@ def stock_state(state: Mapping[str, Tensor], model: Mapping[str, Any]) -> dict[s
     for key, wanted in expected.items():
         if key in state:
             result[key] = state[key].contiguous()
-        elif key.endswith('.num_batches_tracked') or UNTRAINED_BIAS.search(key):
+        elif key.endswith(COUNTER_NAME) or UNTRAINED_BIAS.search(key):
             result[key] = torch.zeros(wanted.shape, dtype=wanted.dtype)
         else:
             raise CheckpointError(f'{key} is missing; ModelScope\'s own FastInst needs it')

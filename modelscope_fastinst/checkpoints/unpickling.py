@@ -22,6 +22,7 @@ _CORES = ('numpy.core', 'numpy._core')
 _DTYPE = re.compile(r'[<>|=]?([biufc](1|2|4|8|16)|[SU]\d{1,6})')
 _OPCODES = {opcode.code.encode('latin1'): opcode for opcode in pickletools.opcodes}
 _BY_NAME = {opcode.name: opcode for opcode in pickletools.opcodes}
+_MOST_DIMENSIONS = 64   # numpy's own limit
 # Ways to make objects that neither arrays nor plain containers need, by what they make.
 _REFUSED = {
     'an object that lies outside the file': ('PERSID', 'BINPERSID', 'NEXT_BUFFER', 'READONLY_BUFFER'),
@@ -60,6 +61,16 @@ def load_arrays(content: bytes) -> Any:
     # The bytes are a stranger's, and an instruction in the wrong place fails in as many ways as there are.
     except Exception as error:
         raise BrokenPickleError(f'{type(error).__name__}: {error}') from error
+
+
+def named(value: Any) -> str:
+    """A stranger's value for an error message: short text and numbers as they are, of everything else the type.
+
+    A list of twice the same list, sixty times over, would be printed without end.
+    """
+    if type(value) is str and len(value) <= 60 or type(value) is int and abs(value) < 2 ** 63:
+        return repr(value)
+    return f'a {type(value).__name__}'
 
 
 def numpy_stand_ins() -> dict[str, Any]:
@@ -126,8 +137,8 @@ class _DType:
 
     def __init__(self, code: Any, align: Any = False, copy: Any = True):
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
-            kind = 'an array of Python objects' if code in ('O', 'O8', 'O4', '|O') else f'an array of dtype {code!r}'
-            raise ForeignObjectError(kind)
+            objects = code in ('O', 'O8', 'O4', '|O')
+            raise ForeignObjectError(f'an array of {"Python objects" if objects else f"dtype {named(code)}"}')
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
@@ -153,7 +164,7 @@ class _Array(np.ndarray):
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
     if kind is not _Array:
-        raise ForeignObjectError(f'an array of the kind {kind!r:.80}')
+        raise ForeignObjectError(f'an array of the kind {named(kind)}')
     return np.ndarray.__new__(_Array, (0,), np.int8)
 
 
@@ -163,7 +174,7 @@ def _scalar(dtype: Any, data: Any = None) -> np.generic:
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> np.ndarray:
     if order not in ('C', 'F'):
-        raise ForeignObjectError(f'an array in the order {order!r:.20}')
+        raise ForeignObjectError(f'an array in the order {named(order)}')
     return np.frombuffer(_checked_bytes(data, dtype, shape), dtype.dtype).reshape(shape, order=order)
 
 
@@ -173,8 +184,11 @@ def _checked_bytes(data: Any, dtype: Any, shape: Any) -> bytes:
         data = data.encode('latin1')   # how Python 3 reads the byte strings of Python 2
     if not isinstance(dtype, _DType) or not isinstance(data, (bytes, bytearray)):
         raise ForeignObjectError(f'an array of {type(data).__name__} instead of bytes')
-    if not isinstance(shape, tuple) or not all(type(side) is int and side >= 0 for side in shape):
-        raise ForeignObjectError(f'an array of shape {shape!r:.80}')
+    if not isinstance(shape, tuple) or len(shape) > _MOST_DIMENSIONS:
+        raise ForeignObjectError(f'an array of which the shape is a {type(shape).__name__}')
+    wrong = [side for side in shape if type(side) is not int or not 0 <= side < 2 ** 63]
+    if wrong:
+        raise ForeignObjectError(f'an array with {named(wrong[0])} in its shape')
     if math.prod(shape) * dtype.dtype.itemsize != len(data):
         raise BrokenPickleError(f'an array of shape {shape} and dtype {dtype.dtype} with {len(data)} bytes')
     return bytes(data)
@@ -182,7 +196,7 @@ def _checked_bytes(data: Any, dtype: Any, shape: Any) -> bytes:
 
 def _encode(text: Any, encoding: Any) -> bytes:
     if not isinstance(text, str) or encoding not in ('latin1', 'latin-1', 'iso-8859-1'):
-        raise ForeignObjectError(f'_codecs.encode with the encoding {encoding!r:.40}')
+        raise ForeignObjectError(f'_codecs.encode with the encoding {named(encoding)}')
     return text.encode('latin1')
 
 
@@ -223,7 +237,7 @@ class _Unpickler(pickle._Unpickler):
         """What stands in the place of a global name."""
         full_name = f'{module}.{name}'
         if full_name not in self._known:
-            raise ForeignObjectError(full_name)
+            raise ForeignObjectError(' '.join(full_name[:200].split()))
         return self._known[full_name]
 
     def load_reduce(self) -> None:

@@ -43,10 +43,8 @@ def read(model: str | None, revision: str | None = None) -> tuple[str, dict[str,
     from modelscope_fastinst import zoo
     from modelscope_fastinst.plugin.build import model_folder
     from modelscope_fastinst.plugin.configuration import read_configuration, read_configuration_file
-    if revision is None and model is not None and os.path.isfile(model):
-        return model, read_configuration_file(model)
-    if revision is None and model in zoo.NAMES:
-        return model, zoo.configuration(model)
+    if revision is None and model is not None and (model in zoo.NAMES or os.path.isfile(model)):
+        return model, read_configuration_file(str(zoo.find(model)))
     try:
         where = model_folder(model, revision)
     except FileNotFoundError as error:

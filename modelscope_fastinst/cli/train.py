@@ -38,11 +38,10 @@ def train(args: argparse.Namespace) -> int:
 
 def _config_file(config: str) -> str:
     from modelscope_fastinst import zoo
-    if os.path.isfile(config):
-        return config
-    if config in zoo.NAMES:
-        return str(zoo.configuration_file(config))
-    raise CommandError(f'--config {config}: no such file, nor one of {", ".join(zoo.NAMES)}')
+    try:
+        return str(zoo.find(config))
+    except ValueError as error:
+        raise CommandError(f'--config {error}') from error
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """``evaluation.json``: what a model was measured to reach, on what and by which command, beside its weights."""
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from modelscope_fastinst.checksum import file_sha256
 
 RECORD_FILE = 'evaluation.json'
 _TEXTS = ('command', 'date', 'data')
@@ -81,12 +82,3 @@ def make_record(*, command: str, date: str, data: str, images: int, measures: Ma
               'weights': {'file': weights.name, 'sha256': file_sha256(weights)}, 'versions': dict(versions)}
     check_record(record, 'the record of this evaluation')
     return record
-
-
-def file_sha256(file: str | os.PathLike) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(file, 'rb') as stream:
-        while part := stream.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()

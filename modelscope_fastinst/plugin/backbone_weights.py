@@ -4,13 +4,14 @@ Downloads go into the folder in which torch.hub, torchvision and timm keep their
 """
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from modelscope_fastinst.checksum import file_sha256
 
 from .trainer_config import ConfigurationError
 
@@ -75,15 +76,7 @@ def _fetched(url: str, source: str) -> Path:
         except (OSError, HTTPException, RuntimeError) as error:   # RuntimeError: another hash
             reason = ' '.join(str(getattr(error, 'reason', error)).split())
             raise BackboneError(f'backbone weights {source}: cannot be fetched ({reason}); {mend}') from error
-    elif not _sha256(file).startswith(match[1]):
+    elif not file_sha256(file).startswith(match[1]):
         raise BackboneError(f'backbone weights {source}: {file} is damaged, its SHA-256 does not begin with '
                             f'{match[1]}; delete it to have it fetched again')
     return file
-
-
-def _sha256(file: Path) -> str:
-    with open(file, 'rb') as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

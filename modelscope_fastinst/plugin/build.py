@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from modelscope_fastinst.plugin.hub import is_model_id, model_directory
@@ -112,8 +113,21 @@ def default_device() -> str:
 
 
 def quiet() -> None:
-    """Keeps ModelScope's log below warnings off the terminal."""
+    """Keeps ModelScope's log below warnings off the terminal, for the rest of the process."""
     from modelscope.utils.logger import get_logger
     # at the handlers, for every get_logger() of the library sets the logger's own level again
     for handler in get_logger().handlers:
         handler.setLevel(logging.WARNING)
+
+
+@contextmanager
+def quieted() -> Iterator[None]:
+    """``quiet()`` for the time of a ``with``; the caller's own choice of what is shown holds again after it."""
+    from modelscope.utils.logger import get_logger
+    levels = {handler: handler.level for handler in get_logger().handlers}
+    quiet()
+    try:
+        yield
+    finally:
+        for handler, level in levels.items():
+            handler.setLevel(level)

@@ -1,8 +1,10 @@
 """From weights of any origin to a model folder that ``pipeline()`` runs, and back to ModelScope's own layout."""
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from .new_folder import check_target, new_folder
 from .weight_configuration import choose_configuration
 
 LAYOUTS = ('fastinst', 'stock')
+# What ModelScope's own pipeline does unless the caller says otherwise.
+STOCK_SETTINGS = {'preprocessor': {'min_size': 640, 'max_size': 1333},
+                  'postprocessor': {'score_thr': 0.5, 'max_instances': 100}}
 
 
 def convert(source: str | os.PathLike, target: str | os.PathLike, *, config: str | None = None,
@@ -75,6 +80,7 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, *, config: str
     with new_folder(target) as folder:
         if to == 'stock':
             torch.save({'model': stock_state(conversion.state, written)}, folder / STOCK_WEIGHTS_FILE)
+            conversion.remarks += _lost(configuration)
             write_configuration(folder, {}, written)
         else:
             configuration.get('train', {}).pop('backbone_weights', None)   # they are in the model's weights
@@ -89,9 +95,10 @@ def run_once(folder: Path, device: str | None = None, verbose: bool = False) -> 
     """What ``pipeline()`` finds with a model folder in a drawn image; raises what it raises."""
     from modelscope_fastinst.data.microscope import draw_nuclei
 
-    from .build import build_segmenter
-    segment = build_segmenter(str(folder), device, verbose=verbose)
-    return segment(draw_nuclei(120, 160, count=6).image[:, :, ::-1], mask_format='rle')
+    from .build import build_segmenter, quieted
+    with nullcontext() if verbose else quieted():
+        segment = build_segmenter(str(folder), device, verbose=True)
+        return segment(draw_nuclei(120, 160, count=6).image[:, :, ::-1], mask_format='rle')
 
 
 def _found(source: str | os.PathLike, revision: str | None) -> Path:
@@ -107,13 +114,31 @@ def _found(source: str | os.PathLike, revision: str | None) -> Path:
     return Path(text)
 
 
+def _lost(configuration: Mapping[str, Any]) -> list[str]:
+    """A remark on the settings of a model that ModelScope's own pipeline takes from nowhere but its code.
+
+    Its ``Pipeline`` would build what a section ``preprocessor`` names, and knows no such type.
+    """
+    lost = []
+    for section, own in STOCK_SETTINGS.items():
+        ours = configuration.get(section) or {}
+        lost += [f'{section}.{name} {json.dumps(ours[name])} (its own: {value})' for name, value in own.items()
+                 if name in ours and ours[name] != value]
+    if not lost:
+        return []
+    return [f'ModelScope\'s own FastInst has no such setting, so the folder is without: {", ".join(lost)}']
+
+
 def _write_card(folder: Path, source: str | os.PathLike, recognised: Source) -> None:
-    from modelscope_fastinst.model_card import write_model_card
+    from modelscope_fastinst.model_card import CARD_FILE, read_card, says_trained, write_model_card
 
     from .hub import is_model_id
     text = os.fspath(source)
     identified = is_model_id(text)
     # of a file only its name: where it lay is nobody's business
     name = text if identified else recognised.file.path.name
+    trained = not recognised.backbone_only
+    if identified or os.path.isdir(text):   # a model folder, whose card may know better
+        trained = trained and says_trained(read_card(recognised.file.path.parent / CARD_FILE))
     write_model_card(folder, source=f'Converted by modelscope-fastinst from {name} ({recognised.description}).',
-                     base_model=text if identified else None, trained=not recognised.backbone_only)
+                     base_model=text if identified else None, trained=trained)

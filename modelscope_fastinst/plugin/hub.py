@@ -5,11 +5,10 @@ for a cached model, also one that holds a configuration and half of the weights.
 that was downloaded here, out of reach of what a hub sends: it is begun before the first byte, and finished after every
 file was found to have the size and the SHA-256 that the hub lists. A snapshot without a record was downloaded by
 ModelScope alone; it counts as complete if its configuration can be read, its weight file ends where it says, and no
-partial file lies in it.
+partial file lies in it. So does one that ModelScope fetched anew after its record was written.
 """
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -20,12 +19,18 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from modelscope_fastinst.checksum import file_sha256
+
 DEFAULT_REVISION = 'master'
 # The first question to a hub is asked once and waits this long, so that a machine without network is told so at once.
 # ModelScope's own patience (five retries) holds for everything after it.
 ANSWER_SECONDS = 10
+# A process that waits longer than this for another one's download says so.
+SILENT_SECONDS = 2
 
-_MODEL_ID = re.compile(r'[\w-][\w.-]*/[\w-][\w.-]*')
+_MODEL_ID = re.compile(r'[\w-][\w.-]*/[\w-][\w.-]*', re.ASCII)
+# A mistyped path to such a file is a mistyped path, not a question to the hub.
+_FILE_SUFFIXES = ('.pth', '.pt', '.bin', '.pkl', '.ckpt', '.safetensors', '.json', '.yaml', '.yml')
 _PARTIAL_SUFFIXES = ('.incomplete', '.parallel_tmp')   # of files that ModelScope's client has not finished
 
 
@@ -33,9 +38,14 @@ class HubError(OSError):
     """A model of a hub cannot be had: one line that says which, why, and what to do."""
 
 
+def has_form_of_id(text: str) -> bool:
+    """Whether a text has the form owner/name and does not end as the file name of weights or a configuration does."""
+    return _MODEL_ID.fullmatch(text) is not None and not text.lower().endswith(_FILE_SUFFIXES)
+
+
 def is_model_id(text: str) -> bool:
     """Whether a text is a model id of the form owner/name: there is no such file or folder on this machine."""
-    return _MODEL_ID.fullmatch(text) is not None and not os.path.exists(text)
+    return has_form_of_id(text) and not os.path.exists(text)
 
 
 def model_directory(model: str | os.PathLike, revision: str | None = None, *,
@@ -43,8 +53,10 @@ def model_directory(model: str | os.PathLike, revision: str | None = None, *,
     """The folder of a model that is given as a folder or as an id of ModelScope's hub.
 
     A complete snapshot in the cache is taken without asking the hub, so a revision that moves (a branch) stays what it
-    was when it was downloaded; ``modelscope download --model ID`` fetches it anew. Otherwise the model is downloaded,
-    continuing an interrupted download, and verified. Processes that ask for the same model at once download it once.
+    was when it was downloaded. To have what the branch is now, run ``modelscope download --model ID``, which fetches
+    what has changed into the same folder; or delete that folder, and the model is downloaded and verified here again.
+    A model that is not in the cache is downloaded, continuing an interrupted download, and verified. Processes that
+    ask for the same model at once download it once.
 
     Args:
         model: folder, or id of the form owner/name.
@@ -59,7 +71,8 @@ def model_directory(model: str | os.PathLike, revision: str | None = None, *,
     if os.path.isdir(model):
         return model
     if not is_model_id(model):
-        raise FileNotFoundError(f'{model}: is no model folder, nor a model id of the form owner/name')
+        found = 'it is a file' if os.path.exists(model) else 'no such file or folder'
+        raise FileNotFoundError(f'{model}: is no model folder ({found}), nor a model id of the form owner/name')
     return cached_directory(model, revision, cache_dir=cache_dir) or _downloaded(model, _checked(revision), cache_dir)
 
 
@@ -92,10 +105,24 @@ def snapshot_folder(model_id: str, revision: str | None = None, *,
 def is_complete(folder: Path) -> bool:
     """Whether a snapshot holds everything that the hub listed, judged without reading the files through."""
     record = _read_record(folder)
-    if record is not None:
-        return record.get('complete') is True and all(
-            (folder / name).is_file() and (folder / name).stat().st_size == file['size']
-            for name, file in record['files'].items())
+    if record is None:
+        return _looks_complete(folder)
+    if record.get('complete') is not True:
+        return False
+    present = {name: (folder / name).stat() for name in record['files'] if (folder / name).is_file()}
+    missing = len(present) < len(record['files'])
+    changed = {name for name, stat in present.items() if stat.st_size != record['files'][name]['size']}
+    if not missing and not changed:
+        return True
+    # ModelScope may have fetched the branch anew since, into the same folder or, if that was deleted, into a new one
+    # that lacks what the branch no longer has
+    written = record_file(folder).stat().st_mtime_ns
+    older = {name for name, stat in present.items() if stat.st_mtime_ns < written}
+    return not changed & older and not (missing and older) and _looks_complete(folder)
+
+
+def _looks_complete(folder: Path) -> bool:
+    """Whether a snapshot of which no record says what belongs to it has a configuration and whole weights."""
     from modelscope_fastinst.checkpoints.reading import WEIGHT_FILES
     if not isinstance(read_json(folder / 'configuration.json'), Mapping):
         return False
@@ -116,6 +143,16 @@ def read_json(file: Path) -> Any:
         return json.loads(file.read_text('utf-8'))
     except (OSError, ValueError):
         return None
+
+
+def first_line(error: BaseException, secret: str = '') -> str:
+    """What an exception of ModelScope's client or of the system says, in one line of at most 200 characters.
+
+    ``secret`` does not appear in it, nor does a part of it.
+    """
+    text = str(getattr(error, 'message', None) or error)
+    lines = (text.replace(secret, '***') if secret else text).splitlines()
+    return (lines or [''])[0][:200] or type(error).__name__
 
 
 def advice(model_id: str, revision: str) -> str:
@@ -167,7 +204,7 @@ def _downloaded(model_id: str, revision: str, cache_dir: str | os.PathLike | Non
     where = f'{model_id} (revision {revision})'
     endpoint, listed = _list_files(model_id, revision, folder)
     try:
-        with _one_at_a_time(folder):
+        with _one_at_a_time(folder, where):
             if is_complete(folder):   # another process was faster
                 return str(folder)
             former = (_read_record(folder) or {'files': {}})['files']
@@ -207,16 +244,16 @@ def _list_files(model_id: str, revision: str, folder: Path) -> tuple[str, dict[s
         if names:
             raise HubError(f'{model_id}: the hub {endpoint} has no revision {revision!r} of it; it has '
                            f'{", ".join(names)}') from error
-        raise HubError(f'{model_id}: the hub {endpoint} has no such model, or it is private and MODELSCOPE_API_TOKEN '
-                       'is not set; check the spelling of owner/name') from error
+        raise HubError(f'{model_id}: is no folder here, and the hub {endpoint} has no such model, or it is private and '
+                       'MODELSCOPE_API_TOKEN is not set; check the spelling') from error
     except (AuthenticationError, PermissionDeniedError) as error:
         raise HubError(f'{where}: the hub {endpoint} refuses it ({_reason(error)}); log in with "modelscope login" or '
                        'set MODELSCOPE_API_TOKEN') from error
     except Exception as error:
         if not _is_of_the_client(error):
             raise
-        raise HubError(f'{where} is not complete in the cache{_other_revisions(folder)}, and the hub {endpoint} cannot '
-                       f'be reached ({_reason(error)}); {advice(model_id, revision)}') from error
+        raise HubError(f'{where} is no folder here and not complete in the cache{_other_revisions(folder)}, and the '
+                       f'hub {endpoint} cannot be reached ({_reason(error)}); {advice(model_id, revision)}') from error
     files = {file.path: {'size': file.size, 'sha256': (file.sha256 or '').lower() or None}
              for file in listed if file.type != 'tree'}
     for name in files:
@@ -254,12 +291,21 @@ def _other_revisions(folder: Path) -> str:
 
 
 @contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
+def _one_at_a_time(folder: Path, name: str) -> Iterator[None]:
     """Holds other processes that want the same snapshot until this one is done with it."""
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f'.{folder.name}.lock'):
+    lock = FileLock(folder.parent / f'.{folder.name}.lock')
+    try:
+        lock.acquire(timeout=SILENT_SECONDS)
+    except Timeout:
+        from modelscope.utils.logger import get_logger
+        get_logger().warning(f'waiting for another process that downloads {name}')
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _verify(folder: Path, listed: Mapping[str, Mapping[str, Any]], where: str) -> None:
@@ -268,13 +314,9 @@ def _verify(folder: Path, listed: Mapping[str, Mapping[str, Any]], where: str) -
         file = folder / name
         if not file.is_file():
             raise HubError(f'{where}: the hub lists {name}, but it was not downloaded; start again')
-        with file.open('rb') as stream:
-            digest = hashlib.sha256()
-            while block := stream.read(1 << 20):
-                digest.update(block)
-        size = file.stat().st_size
+        size, checksum = file.stat().st_size, file_sha256(file)
         for what, found, wanted in (('bytes', size, expected['size'] or size),
-                                    ('SHA-256', digest.hexdigest(), expected['sha256'] or digest.hexdigest())):
+                                    ('SHA-256', checksum, expected['sha256'] or checksum)):
             if found != wanted:
                 file.unlink()
                 raise HubError(f'{where}: {name} is damaged: {what} {found}, but the hub lists {wanted}; it was '
@@ -306,8 +348,7 @@ def _reason(error: BaseException) -> str:
         return f'{name}: {_reason(cause)}{more}'
     while (origin := error.__cause__ or error.__context__) is not None:   # wrappers around what the system said
         error = origin
-    text = str(getattr(error, 'message', None) or error) or type(error).__name__
-    return text.splitlines()[0][:200]
+    return first_line(error)
 
 
 def _mend(error: BaseException) -> str:

@@ -17,7 +17,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -141,15 +141,20 @@ def _is_fastinst(folder: Any) -> bool:
 
 
 class _Finder(MetaPathFinder):
-    """Finds the modules as Python does, and has their names wrapped after they were executed."""
+    """Finds the modules as Python does without us, and has their names wrapped after they were executed."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if fullname not in WRAPPED_NAMES:
             return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
-        return spec
+        # only those behind us: one before us was asked already, and may be asking us
+        others = sys.meta_path[sys.meta_path.index(self) + 1:] if self in sys.meta_path else []
+        for finder in others:
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _Loader(spec.loader)
+                return spec
+        return None
 
 
 class _Loader(Loader):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from .hub import ANSWER_SECONDS, DEFAULT_REVISION, HubError
+from .hub import ANSWER_SECONDS, DEFAULT_REVISION, HubError, first_line
 
 # How long to wait before a call that failed for a passing reason is made again, and again.
 RETRY_SECONDS = (1, 3)
@@ -182,8 +182,7 @@ class HubRepository:
     def _reason(self, error: BaseException) -> str:
         while getattr(error, 'response_body', None) is None and (origin := error.__cause__ or error.__context__):
             error = origin
-        text = str(getattr(error, 'message', None) or error) or type(error).__name__
-        return (text.splitlines() or [type(error).__name__])[0][:200].replace(self._token, '***')
+        return first_line(error, secret=self._token)
 
 
 def _check_address(endpoint: str) -> None:

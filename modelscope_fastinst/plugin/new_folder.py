@@ -3,10 +3,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from .configuration import CONFIGURATION_FILE
 
@@ -38,16 +41,25 @@ def check_target(target: Path, overwrite: bool, source: Path | None = None) -> N
 def new_folder(target: Path) -> Iterator[Path]:
     """Gives an empty folder of the same name that takes the place of ``target`` when the block ends.
 
-    It lies in a temporary folder beside ``target``. After an error or an interrupt nothing of it is left, and what was
-    at ``target`` is as it was. An older folder there is removed when the new one is complete.
+    It lies in a temporary folder beside ``target``. After an error, an interrupt or SIGTERM (in the main thread it ends
+    the block with ``SystemExit(143)``) nothing of it is left, and what was at ``target`` is as it was. An older folder
+    there is removed when the new one is complete.
 
     Raises:
         OSError: the folder cannot be made or renamed.
     """
-    target = target.absolute()
-    made = _make_parents(target.parent)
+    with _termination_as_exit():
+        yield from _new_folder(target)
+
+
+def _new_folder(target: Path) -> Iterator[Path]:
+    asked, target = target, target.absolute()
+    made = _make_parents(target.parent, asked)
     try:
-        workshop = Path(tempfile.mkdtemp(dir=target.parent, prefix=f'.{target.name}.'))
+        try:
+            workshop = Path(tempfile.mkdtemp(dir=target.parent, prefix=f'.{target.name}.'))
+        except OSError as error:
+            raise _no_place(asked, target.parent, error) from error
         try:
             building = workshop / target.name
             building.mkdir()
@@ -62,11 +74,41 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise
 
 
-def _make_parents(folder: Path) -> list[Path]:
+@contextmanager
+def _termination_as_exit() -> Iterator[None]:
+    """Lets SIGTERM unwind the program as Ctrl-C does; another handler, and other threads, are left alone."""
+    if threading.current_thread() is not threading.main_thread() or (
+            signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL):
+        yield
+        return
+
+    def end(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _make_parents(folder: Path, asked: Path) -> list[Path]:
     """Makes a folder and those above it; returns those that were not there, innermost first."""
-    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    missing: list[Path] = []
+    try:
+        missing += [parent for parent in (folder, *folder.parents) if not parent.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        for parent in missing:
+            with suppress(OSError):   # it was not made
+                parent.rmdir()
+        raise _no_place(asked, folder, error) from error
     return missing
+
+
+def _no_place(asked: Path, folder: Path, error: OSError) -> OSError:
+    return OSError(f'{asked}: cannot be made in {folder} ({error.strerror}); give a folder in a place that can be '
+                   f'written to')
 
 
 def _put(building: Path, target: Path, aside: Path) -> None:

@@ -16,18 +16,25 @@ from modelscope_fastinst.card_file import front_matter
 from modelscope_fastinst.checkpoints import find_weights
 from modelscope_fastinst.checkpoints.reading import WEIGHT_FILES
 from modelscope_fastinst.checkpoints.writing import write_whole
-from modelscope_fastinst.evaluation.record import RECORD_FILE, file_sha256, read_record
-from modelscope_fastinst.model_card import CARD_FILE, EXAMPLE_FILE, card_text, example_picture, read_card
+from modelscope_fastinst.checksum import file_sha256
+from modelscope_fastinst.evaluation.record import RECORD_FILE, read_record
+from modelscope_fastinst.model_card import (
+    CARD_FILE,
+    EXAMPLE_FILE,
+    card_text,
+    example_picture,
+    read_card,
+    says_trained,
+)
 from modelscope_fastinst.version import __version__
 
 from .configuration import CONFIGURATION_FILE, read_configuration
+from .hub import HubError, has_form_of_id
 from .hub_writing import VISIBILITIES, HubRepository
 
 LICENCE_FILES = ('LICENSE', 'LICENSE.txt', 'LICENSE.md', 'NOTICE')
 PICTURES = ('.png', '.jpg', '.jpeg', '.gif', '.svg', '.webp')
 LARGEST_PICTURE = 10 * 2**20   # bytes; of those that the card shows
-
-_MODEL_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*', re.ASCII)
 
 
 class PublishError(ValueError):
@@ -65,7 +72,8 @@ def publish(folder: str | os.PathLike, model_id: str, *, token: str | None = Non
             device: str | None = None, verbose: bool = False) -> Publication:
     """Publishes a model folder, after running it once; completes its card.
 
-    The hub has the whole new state afterwards, or what it had before. The folder is only written to after that: its
+    The hub has the whole new state afterwards, or what it had before. Of a new model, a failed upload leaves the
+    empty repository there, which publishing again fills. The folder is only written to after a success: its
     ``README.md`` is then the published one, ``example.jpg`` and ``evaluation.json`` are added if they were given.
 
     Args:
@@ -90,8 +98,9 @@ def publish(folder: str | os.PathLike, model_id: str, *, token: str | None = Non
     """
     folder = Path(folder)
     for name, option in ((model_id, '--id'), (base_model, '--base-model')):
-        if name is not None and not _MODEL_ID.fullmatch(name):
-            raise PublishError(f'{option} {name}: must have the form owner/name, as in my-name/nuclei')
+        if name is not None and not has_form_of_id(name):
+            raise PublishError(f'{option} {name}: must have the form owner/name, as in my-name/nuclei, and not end as '
+                               'a file of weights or a configuration does')
     if visibility is not None and visibility not in VISIBILITIES:
         raise PublishError(f'visibility {visibility!r}: choose one of {", ".join(VISIBILITIES)}')
     contents = _contents(folder, model_id, licence, base_model, example, metrics)
@@ -103,7 +112,7 @@ def publish(folder: str | os.PathLike, model_id: str, *, token: str | None = Non
                            '--license "Apache License 2.0"')
     _check_runs(folder, device, verbose)
     publication = Publication(model_id, {name: _sum(content) for name, content in contents.items()},
-                              _left_out(folder, contents), card, list(_notes(folder)))
+                              _left_out(folder, contents), card, list(_notes(folder, contents)))
     if dry_run:
         return publication
 
@@ -120,8 +129,14 @@ def publish(folder: str | os.PathLike, model_id: str, *, token: str | None = Non
                                      'change that')
     publication.uploaded = [name for name, sum_ in publication.files.items() if there.get(name) != sum_]
     if publication.uploaded:
-        repository.upload({name: contents[name] for name in publication.uploaded}, publication.files,
-                          message or f'Publish with modelscope-fastinst {__version__}')
+        try:
+            repository.upload({name: contents[name] for name in publication.uploaded}, publication.files,
+                              message or f'Publish with modelscope-fastinst {__version__}')
+        except HubError as error:
+            if present is not None:
+                raise
+            raise HubError(f'{error}; the new, empty repository {model_id} stays, and publishing again fills '
+                           'it') from error
     repository.verify(publication.files)
     publication.address, publication.visibility = repository.address, present or visibility or 'private'
     _write_back(folder, contents, publication)
@@ -210,11 +225,17 @@ def _check_weights_there(folder: Path, model_id: str, contents: Mapping[str, Any
                                f'("modelscope-fastinst convert {folder} TARGET"), or remove the file on the hub')
 
 
-def _notes(folder: Path) -> Iterator[str]:
+def _notes(folder: Path, contents: Mapping[str, bytes | Path]) -> Iterator[str]:
     weights = find_weights(folder)
     if weights.suffix != '.safetensors':
         yield (f'{weights.name} is a pickle, which many will not load from a stranger; "modelscope-fastinst convert '
                f'{folder} TARGET" makes a folder with safetensors')
+    if not says_trained(contents[CARD_FILE].decode()):
+        yield 'not trained yet: the card says that only the backbone is, so the model finds nothing'
+    if RECORD_FILE not in contents:
+        yield f'not measured: run "modelscope-fastinst evaluate --model {folder} --record" first, with --data'
+    if EXAMPLE_FILE not in contents:
+        yield 'no example picture: --example IMAGE adds one'
     for key, value in _absolute_paths(read_configuration(folder)):
         yield f'{CONFIGURATION_FILE}: {key} names a place on this machine, and is published: {value}'
 

@@ -40,8 +40,9 @@ def choose_configuration(source: Source, given: str | None, folder: Path | None,
     remarks: list[str] = []
     template = True   # of a published model: its classes may be others
     if given is not None:
-        template = given in zoo.NAMES and not os.path.isfile(given)
-        configuration = _template(given, source) if template else read_configuration_file(given)
+        file = zoo.find(given)
+        template = not os.path.isfile(given)
+        configuration = _template(given, source) if template else read_configuration_file(str(file))
     elif folder is not None and (folder / CONFIGURATION_FILE).is_file():
         configuration = _completed(plain(read_configuration(folder)), source)
         template = False
@@ -56,6 +57,9 @@ def choose_configuration(source: Source, given: str | None, folder: Path | None,
         raise ValueError(f'{where}: describes no FastInst; model.type must be "fastinst", with the sections '
                          f'{", ".join(_SECTIONS)}')
     model['classes'], remark = _classes(source, model, classes, template, str(where))
+    found_out = bool(remarks)
+    if found_out and not remark and classes is None and not source.backbone_only:
+        remark = [f'{len(model["classes"])} classes, taken to be COCO\'s; give --classes to name others']
     model['decoder'] = {**model['decoder'], 'num_classes': len(model['classes'])}
     model['encoder'] = {**model['encoder'], 'norm': _encoder_norm(source)}
     return configuration, [*remarks, *remark]

@@ -40,3 +40,13 @@ class Calls:
 
     def __reduce__(self) -> tuple:
         return self.call
+
+
+def tuple_bomb(levels: int = 60) -> bytes:
+    """Instructions for a tuple of twice the same tuple of twice the same tuple, and so on."""
+    return b')' + b''.join(b'q%ch%c\x86' % (level, level) for level in range(levels))
+
+
+def list_bomb(levels: int = 60) -> bytes:
+    """The same of lists."""
+    return b'](' * levels + b']' + b''.join(b'q%ch%ce' % (level, level) for level in range(levels))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from modelscope_fastinst.checkpoints import CheckpointError, read_state_dict, save_weights
-from tests.checkpoints.pickles import Calls
+from tests.checkpoints.pickles import Calls, list_bomb, tuple_bomb
 
 STATE = {'a.weight': torch.arange(400.0).view(20, 20), 'a.bias': torch.zeros(20)}
 
@@ -113,6 +113,40 @@ def test_a_damaged_byte_is_found_by_the_checksum(tmp_path):
     content = bytearray(torch_zip({'model': STATE}))
     content[content.index(np.arange(7, 9, dtype=np.float32).tobytes())] ^= 1
     assert 'checksum' in error_of(tmp_path, bytes(content))
+
+
+def zip_around(pickled_content: bytes) -> bytes:
+    """A PyTorch file with somebody's own pickle in it."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(torch_zip(None))) as old, zipfile.ZipFile(file, 'w') as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, pickled_content if entry.filename.endswith('data.pkl') else old.read(entry))
+    return file.getvalue()
+
+
+def legacy_around(pickled_content: bytes) -> bytes:
+    """The same in the old format."""
+    before, after = torch_legacy(None).split(pickle.dumps(None, 2))
+    return before + pickled_content + after
+
+
+@pytest.mark.parametrize(('instructions', 'found'), [
+    pytest.param(b'}' + tuple_bomb() + b'K\x01s', 'a tuple of tuples', id='a key'),
+    pytest.param(tuple_bomb() + b')R', 'a tuple of tuples', id='a function'),
+    pytest.param(b'ccollections\nOrderedDict\n](' + tuple_bomb() + b'K\x01\x86e\x85R', 'a tuple of tuples',
+                 id='the key of an OrderedDict'),
+    pytest.param(b'(X\x07\0\0\0storagectorch\nFloatStorage\n' + tuple_bomb() + b'X\x03\0\0\0cpuK\x01tQ',
+                 'a tuple of tuples', id='the name of a storage'),
+    pytest.param(list_bomb() + b')R', 'what a list returns', id='a list as a function'),
+    pytest.param(list_bomb() + b')\x81', 'an object of a list', id='a list as a class'),
+    pytest.param(b'cnumpy\ndtype\n' + list_bomb() + b'\x85R', 'dtype a list', id='a dtype of numpy'),
+    pytest.param(b'cnumpy.core.multiarray\n_reconstruct\n' + list_bomb() + b'NN\x87R', 'kind a list',
+                 id='a class of numpy'),
+])
+@pytest.mark.parametrize('write', [zip_around, legacy_around])
+def test_what_takes_an_age_to_print_or_to_hash_is_refused_before(write, instructions, found, tmp_path):
+    message = error_of(tmp_path, write(b'\x80\x02' + instructions + b'.'))
+    assert 'wants to build' in message and found in message and len(message) < len(str(tmp_path)) + 300
 
 
 def rezipped(content: bytes, name: str, compression: int) -> bytes:

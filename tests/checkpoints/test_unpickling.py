@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelscope_fastinst.checkpoints.unpickling import BrokenPickleError, ForeignObjectError, load_arrays
-from tests.checkpoints.pickles import Calls, python2_pickle
+from tests.checkpoints.pickles import Calls, list_bomb, python2_pickle, tuple_bomb
 
 ARRAYS = {
     'float32': np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -166,6 +166,31 @@ def reconstruct(tail: bytes) -> bytes:
 def test_handwritten_tricks_are_refused(content, name):
     with pytest.raises(ForeignObjectError, match=name):
         load_arrays(content)
+
+
+@pytest.mark.parametrize(('content', 'shown'), [
+    pytest.param(b'\x80\x02cnumpy\ndtype\n' + tuple_bomb() + b'\x85R.', 'dtype a tuple', id='a dtype'),
+    pytest.param(b'\x80\x02cnumpy.core.multiarray\n_reconstruct\n(' + tuple_bomb() + b'NNtR.', 'kind a tuple',
+                 id='a class'),
+    pytest.param(b'\x80\x02cnumpy.core.numeric\n_frombuffer\n(NNN' + tuple_bomb() + b'tR.', 'order a tuple',
+                 id='an order'),
+    pytest.param(reconstruct(b'(K\x01' + tuple_bomb() + b'cnumpy\ndtype\nU\x02f4\x85R\x89U\x00tb.'),
+                 'a tuple in its shape', id='a shape'),
+    pytest.param(reconstruct(b'(K\x01' + list_bomb() + b'cnumpy\ndtype\nU\x02f4\x85R\x89U\x00tb.'),
+                 'the shape is a list', id='a shape of lists'),
+    pytest.param(reconstruct(b'(K\x01(' + b'K\x01' * 65 + b'tcnumpy\ndtype\nU\x02f4\x85R\x89U\x04abcdtb.'),
+                 'the shape is a tuple', id='a shape of too many sides'),
+    pytest.param(b'\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00a' + tuple_bomb() + b'\x86R.', 'encoding a tuple',
+                 id='an encoding'),
+    pytest.param(b'\x80\x02}' + tuple_bomb() + b'K\x01s.', 'a tuple as a key', id='a key'),
+    pytest.param(b'\x80\x02' + tuple_bomb() + b')R.', 'what a tuple returns', id='a function'),
+    pytest.param(b'c' + b'a' * 10 ** 5 + b'\nb\n.', 'aaaa', id='a long name'),
+])
+def test_what_takes_an_age_to_print_or_to_hash_is_named_by_its_type(content, shown):
+    # each of these doubles sixty times: whoever prints, compares or hashes one never comes back
+    with pytest.raises(ForeignObjectError, match=shown) as error:
+        load_arrays(content)
+    assert len(str(error.value)) <= 200 and '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('content', [

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import modelscope_hub._download as client_downloads
 import pytest
 
 from modelscope_fastinst.checkpoints import read_state_dict, save_weights
@@ -38,6 +39,13 @@ def hub(tmp_path) -> Iterator[Hub]:
     (tmp_path / 'hub').mkdir()
     with serve(tmp_path / 'hub', UploadHandler) as hub, client_of(hub, tmp_path / 'cache'):
         yield hub
+
+
+@pytest.fixture
+def impatient_client(monkeypatch) -> None:
+    """The client's retries of a download without its pauses, which add up to half a minute."""
+    monkeypatch.setattr(client_downloads, 'DOWNLOAD_RETRY_TIMES', 0)
+    monkeypatch.setattr(client_downloads, 'DOWNLOAD_INTEGRITY_RETRY_BACKOFF', 0)
 
 
 @pytest.fixture

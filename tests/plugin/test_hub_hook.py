@@ -5,6 +5,9 @@ import importlib
 import inspect
 import sys
 from copy import copy
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
+from importlib.util import spec_from_file_location
 from types import ModuleType
 
 import pytest
@@ -94,6 +97,18 @@ def test_a_module_that_is_imported_later_is_wrapped_then(hub, module_to_import):
     assert module.read_config(OURS) == OURS
 
 
+def test_a_module_that_another_importer_finds_is_wrapped_too(module_to_import, monkeypatch):
+    class Importer(MetaPathFinder):
+        def find_spec(self, name, path=None, target=None):
+            return spec_from_file_location(name, self.file) if name == module_to_import else None
+
+    importer = Importer()
+    importer.file = PathFinder.find_spec(module_to_import).origin
+    monkeypatch.setattr(sys, 'path', [folder for folder in sys.path if not importer.file.startswith(folder)])
+    monkeypatch.setattr(sys, 'meta_path', [*sys.meta_path, importer])
+    assert hasattr(importlib.import_module(module_to_import).read_config, '_fastinst_original')
+
+
 def test_a_module_that_is_imported_after_deactivate_is_left_alone(module_to_import):
     modelscope_fastinst.deactivate()
     assert not hasattr(importlib.import_module(module_to_import).read_config, '_fastinst_original')
@@ -178,5 +193,5 @@ def test_without_network_others_keep_their_exception_and_learn_what_to_do(hub, t
                 r'"modelscope download --model owner/other --local_dir other"')) as told:
             ask(OTHER, 'master')
         assert type(told.value) is ValueError
-        with pytest.raises(HubError, match=f'^{NAMED_LIKE_OURS} .* is not complete in the cache, and the hub'):
+        with pytest.raises(HubError, match=f'^{NAMED_LIKE_OURS} .* is no folder here and not complete in the cache'):
             ask(NAMED_LIKE_OURS, 'master')

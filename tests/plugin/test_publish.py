@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -204,6 +205,31 @@ def test_a_place_on_the_machine_in_the_configuration_is_told(hub, model, capsys)
     write_configuration(model, configuration)
     assert publish(model, '--dry-run') == 0
     assert 'dataset.train.root names a place on this machine' in capsys.readouterr().out
+
+
+def test_what_a_model_lacks_is_told(hub, model, capsys):
+    write_model_card(model, licence=LICENCE, trained=False)
+    notes = ['not trained yet', 'not measured: run "modelscope-fastinst evaluate', 'no example picture: --example']
+    assert publish(model, '--dry-run') == 0
+    said = capsys.readouterr().out
+    assert [note for note in notes if f'note: {note}' in said] == notes
+    (model / 'README.md').unlink()
+    Image.fromarray(scene()).save(model / 'example.jpg')
+    record = {'command': 'modelscope-fastinst evaluate', 'date': '2026-01-31', 'data': 'val.json', 'images': 1,
+              'measures': {'segm_mAP': 0.5}}
+    (model / 'evaluation.json').write_text(json.dumps(record), 'utf-8')
+    assert publish(model, '--dry-run') == 0
+    assert 'note: ' not in capsys.readouterr().out
+
+
+def test_publishing_leaves_modelscope_s_log_to_the_caller(hub, model, monkeypatch):
+    from modelscope.utils.logger import get_logger
+
+    from modelscope_fastinst.plugin.publishing import publish as publish_folder
+    for handler in get_logger().handlers:
+        monkeypatch.setattr(handler, 'level', logging.INFO)
+    publish_folder(model, ID, licence=LICENCE, dry_run=True, device='cpu')
+    assert {handler.level for handler in get_logger().handlers} == {logging.INFO}
 
 
 def test_a_card_that_exists_is_published_with_what_somebody_wrote(hub, model):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from modelscope_fastinst.checksum import file_sha256
 from modelscope_fastinst.cli import main
-from modelscope_fastinst.evaluation.record import file_sha256
 from tests.plugin.hub_client import files_of
 from tests.plugin.loopback_hub import serve
 from tests.plugin.loopback_uploads import TOKEN, UploadHandler, commits
@@ -70,6 +70,7 @@ def test_a_folder_that_does_not_load_is_refused(hub, model, spoil, message, caps
     pytest.param({'id': 'nuclei'}, 'owner/name', id='no owner'),
     pytest.param({'id': 'me/a/b'}, 'owner/name', id='two slashes'),
     pytest.param({'id': '../nuclei'}, 'owner/name', id='a path'),
+    pytest.param({'id': 'me/nuclei.pth'}, 'not end as a file of weights', id='a file'),
     pytest.param({'id': 'me/nuclei?x=1'}, 'owner/name', id='characters of an address'),
     pytest.param({'token': ''}, 'there is no token', id='no token'),
 ])
@@ -146,11 +147,24 @@ def test_after_a_failed_upload_hub_and_folder_have_what_they_had(hub, model, fau
     hub.faults.update(fault)
     capsys.readouterr()
     assert publish(model, '--base-model', 'damo/another') == 1
-    assert message in error_of(capsys)
+    assert message in (said := error_of(capsys)) and 'empty repository' not in said
     assert files_of(hub.root / 'me' / 'nuclei') == before and files_of(model) == mine
     hub.faults.clear()
     assert publish(model, '--base-model', 'damo/another') == 0
     assert files_of(hub.root / 'me' / 'nuclei') == files_of(model) != mine
+
+
+@pytest.mark.parametrize('fault', [pytest.param({'upload': 'cut'}, id='cut in mid-upload'),
+                                   pytest.param({'commit': 'refused'}, id='commit refused')])
+def test_after_the_failed_upload_of_a_new_model_its_empty_repository_is_told_and_filled(hub, model, fault, capsys,
+                                                                                        impatient):
+    hub.faults.update(fault)
+    assert publish(model) == 1
+    assert error_of(capsys).endswith(f'; the new, empty repository {ID} stays, and publishing again fills it')
+    assert list(files_of(hub.root / 'me' / 'nuclei')) == ['README.md'] and commits(hub) == []   # the hub's own card
+    hub.faults.clear()
+    assert publish(model) == 0
+    assert files_of(hub.root / 'me' / 'nuclei') == files_of(model)
 
 
 def test_a_hub_that_lists_something_else_is_an_error(hub, model, capsys, impatient):

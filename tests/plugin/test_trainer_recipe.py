@@ -122,7 +122,7 @@ def test_from_the_command_line(tmp_path, capsys):
     assert main([*words, '--config', 'fastinst_d1_r50', '--backbone', 'nowhere.pth']) == 1
     assert "'nowhere.pth': no such file" in capsys.readouterr().err
     assert main([*words, '--config', 'fastinst_d9_r50']) == 1
-    assert 'no such file, nor one of fastinst_d1_r50, ' in capsys.readouterr().err
+    assert 'no such configuration file, nor one of fastinst_d1_r50, ' in capsys.readouterr().err
 
 
 def test_a_published_recipe_takes_the_classes_of_the_data(tmp_path):

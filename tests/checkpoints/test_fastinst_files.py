@@ -54,7 +54,7 @@ def test_reading_numpy_s_numbers_leaves_nothing_allowed_in_the_process(tmp_path)
         torch.save(training_state(fastinst()), tmp_path / 'model.pth')
         read_weights(tmp_path / 'model.pth')
         torch.save({'n': np.float64(1), 'bad': Calls(eval, '1'), 'model': {}}, tmp_path / 'model.pth')
-        with pytest.raises(CheckpointError, match='wants to build eval'):
+        with pytest.raises(CheckpointError, match=r'wants to build (builtins\.)?eval'):
             read_weights(tmp_path / 'model.pth')
         assert set(torch.serialization.get_safe_globals()) == during
     assert set(torch.serialization.get_safe_globals()) == set(before)

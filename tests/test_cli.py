@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ from modelscope_fastinst.cli.predict import count_by_class, find_pictures, outpu
 from modelscope_fastinst.cli.run import CommandError
 from modelscope_fastinst.cli.train import parse_settings
 from modelscope_fastinst.data.microscope import draw_nuclei
+from tests.convert_files import error_of
+from tests.plugin.hub_client import client_of
+from tests.plugin.loopback_hub import serve
 from tests.plugin.model_folders import scene, write_stock_folder
 
 
@@ -54,15 +58,6 @@ def coco(tmp_path) -> Path:
             'images': [{'id': 1, 'file_name': '1.png', 'height': 64, 'width': 64}], 'annotations': annotations,
             'categories': [{'id': 1, 'name': 'nucleus'}]}), 'utf-8')
     return root
-
-
-def error_of(capsys) -> str:
-    """What a failed command says: one line."""
-    captured = capsys.readouterr().err
-    lines = [line for line in captured.splitlines() if line.startswith('error: ')]
-    assert 'Traceback' not in captured
-    assert len(lines) == 1, captured
-    return lines[0]
 
 
 # predict
@@ -168,12 +163,15 @@ def test_classes_are_counted_most_frequent_first():
 
 # train and evaluate
 
+TRAINING = ['--device', 'cpu', '--set', 'train.dataloader.batch_size_per_gpu=1',
+            '--set', 'train.dataloader.workers_per_gpu=0',
+            '--set', 'preprocessor={"type": "fastinst-preprocessor", "min_size": 64, "max_size": 96, '
+                     '"train": {"min_sizes": [64], "max_size": 96}}']
+
+
 def test_train_resume_and_evaluate(model, coco, tmp_path, capsys):
     work_dir = tmp_path / 'work'
-    words = ['train', '--model', model, '--data', str(coco), '--work-dir', str(work_dir), '--device', 'cpu',
-             '--set', 'train.dataloader.batch_size_per_gpu=1', '--set', 'train.dataloader.workers_per_gpu=0',
-             '--set', 'preprocessor={"type": "fastinst-preprocessor", "min_size": 64, "max_size": 96, '
-                      '"train": {"min_sizes": [64], "max_size": 96}}']
+    words = ['train', '--model', model, '--data', str(coco), '--work-dir', str(work_dir), *TRAINING]
     assert main([*words, '--set', 'train.max_epochs=1']) == 0
     assert f'the trained model: {work_dir / "output"}' in capsys.readouterr().out
     assert main([*words, '--set', 'train.max_epochs=2', '--resume']) == 0
@@ -190,6 +188,25 @@ def test_train_resume_and_evaluate(model, coco, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert f'segm_mAP {values["segm_mAP"]:.4f}' in shown
     assert f'{values["segm_AP/nucleus"]:.4f}' in next(line for line in shown.splitlines() if 'nucleus' in line)
+
+
+def test_train_and_evaluate_by_the_id_of_a_model(model, coco, tmp_path, capsys):
+    stored = tmp_path / 'hub' / 'owner'
+    shutil.copytree(model, stored / 'start')
+    evaluation = ['evaluate', '--data', str(coco), '--json', '--device', 'cpu', '--model']
+    with serve(tmp_path / 'hub') as hub, client_of(hub, tmp_path / 'cache'):
+        assert main(['train', '--model', 'owner/start', '--data', str(coco), '--work-dir', str(tmp_path / 'work'),
+                     '--set', 'train.max_epochs=1', *TRAINING]) == 0
+        shutil.copytree(tmp_path / 'work' / 'output', stored / 'trained')
+        capsys.readouterr()
+        assert main([*evaluation, 'owner/trained']) == 0
+        by_id = json.loads(capsys.readouterr().out)
+        hub.requests.clear()
+        assert main([*evaluation, 'owner/trained']) == 0
+        assert hub.requests == []
+        capsys.readouterr()
+    assert main([*evaluation, str(stored / 'trained')]) == 0
+    assert by_id == json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(('words', 'message'), [

@@ -19,8 +19,8 @@ import torch
 from .torch_pickles import look_through_archive, look_through_legacy
 from .unpickling import BrokenPickleError, ForeignObjectError, load_arrays, numpy_stand_ins
 
-# torch.save's format before 1.6 begins with a pickled magic number.
-_LEGACY = b'\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19'
+# torch.save's format before 1.6 begins with a pickled magic number, after the pickle protocol (2, or 3 if asked for).
+_LEGACY = b'\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19'
 # How torch's own restricted unpickler names what it refuses.
 _REFUSED = re.compile(r'(?:unsupported GLOBAL|Unsupported global: GLOBAL|unrecognized function) (\S+)')
 # The list of names that torch takes besides its own is the process's, so one file at a time.
@@ -52,7 +52,8 @@ def read_content(path: Path) -> Any:
     if head.startswith(b'PK'):
         _check_archive(path)
         return _read_torch(path, look_through_archive)
-    return _read_torch(path, look_through_legacy) if head.startswith(_LEGACY) else _read_arrays(path)
+    legacy = head[:2] in (b'\x80\x02', b'\x80\x03') and head[2:].startswith(_LEGACY)
+    return _read_torch(path, look_through_legacy) if legacy else _read_arrays(path)
 
 
 def _read_safetensors(path: Path) -> Any:

@@ -55,6 +55,12 @@ FORMATS = [pytest.param(torch_zip, id='torch zip'), pytest.param(torch_legacy, i
            pytest.param(pickled, id='pickle of arrays'), pytest.param(safetensors, id='safetensors')]
 
 
+@pytest.mark.parametrize('zipped', [pytest.param(True, id='torch zip'), pytest.param(False, id='old torch')])
+def test_torch_files_of_pickle_protocol_3_are_read_too(zipped, tmp_path):
+    torch.save({'model': STATE}, tmp_path / 'weights.pth', pickle_protocol=3, _use_new_zipfile_serialization=zipped)
+    assert torch.equal(read_state_dict(tmp_path / 'weights.pth')['a.weight'], STATE['a.weight'])
+
+
 @pytest.mark.parametrize('write', FORMATS)
 def test_a_format_is_known_by_its_content_not_by_its_name(write, tmp_path):
     state = read(tmp_path, write({'model': STATE}), 'weights')

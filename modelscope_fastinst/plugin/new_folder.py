@@ -116,9 +116,10 @@ def _put(building: Path, target: Path, aside: Path) -> None:
         os.rename(building, target)
         return
     # a folder cannot be replaced in one step everywhere, so the old one steps aside, and back if that fails
-    os.rename(target, aside)
     try:
+        os.rename(target, aside)
         os.rename(building, target)
     except BaseException:
-        os.rename(aside, target)
+        if aside.is_dir() and not target.exists():
+            os.rename(aside, target)
         raise

@@ -38,6 +38,8 @@ CORE = [
     # outlines in pictures of results, and nothing else. The headless build, because the plain one wants libGL, which
     # servers lack
     'opencv-python-headless>=4.9',
+    # curves of losses and AP, precision-recall curves and confusion matrices, written as pictures while a model trains
+    'matplotlib>=3.8',
 ]
 
 TEST = [
@@ -45,6 +47,8 @@ TEST = [
     'hypothesis>=6.100',   # properties of geometry and file formats
     'ruff>=0.9',           # style; part of `make test`
     'timm>=1.0',           # its resnet50d, whose weights the R50-d-DCN models start from: the tests read them
+    'tensorboard>=2.15',   # train.tensorboard
+    'faster-coco-eval>=1.6',  # evaluation.engine: the same averages, sooner
 ]
 
 EXTRAS = {
@@ -53,8 +57,10 @@ EXTRAS = {
         *TEST,
         'build>=1.2',      # wheels and source archives for a release
     ],
-    # pictures of training curves: demo/curve.py
-    'plot': ['matplotlib>=3.8'],
+    # train.tensorboard: the log for TensorBoard beside our own
+    'tensorboard': ['tensorboard>=2.15'],
+    # evaluation.engine "faster-coco-eval": the same averages, sooner
+    'fast-eval': ['faster-coco-eval>=1.6'],
 }
 
 setup(

@@ -164,7 +164,7 @@ def test_continuous_integration_calls_make_test():
 def test_a_config_describes_a_model_that_can_be_built(file):
     from modelscope_fastinst.models.fastinst import build_fastinst
     from modelscope_fastinst.plugin.configuration import check_configuration
-    from modelscope_fastinst.plugin.trainer_config import check_keys
+    from modelscope_fastinst.plugin.trainer_keys import check_keys
     configuration = json.loads(file.read_text('utf-8'))
     check_configuration(configuration, file.name)
     check_keys(configuration, file.name)

@@ -99,5 +99,5 @@ def test_what_is_neither_a_file_nor_a_published_model_is_answered_with_the_known
 
 @pytest.mark.parametrize('name', zoo.NAMES)
 def test_the_trainer_knows_every_key(name):
-    from modelscope_fastinst.plugin.trainer_config import check_keys
+    from modelscope_fastinst.plugin.trainer_keys import check_keys
     check_keys(zoo.configuration(name), name)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from modelscope_fastinst.checksum import file_sha256
 
-from .trainer_config import ConfigurationError
+from .trainer_keys import ConfigurationError
 
 _TORCHVISION_NAME = re.compile(r'\w+_Weights\.\w+')
 _HASH = re.compile(r'-([0-9a-f]{8,64})\.\w+$')

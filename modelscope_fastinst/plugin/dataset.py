@@ -17,7 +17,8 @@ from modelscope_fastinst.structures import Sample
 
 from .configuration import plain
 from .registry import TASK
-from .trainer_config import PREPROCESSOR, ConfigurationError, check_names, settle_classes
+from .trainer_config import settle_classes
+from .trainer_keys import PREPROCESSOR, ConfigurationError, check_names
 
 _COCO_KEYS = ('annotation_file', 'image_dir', 'root', 'split', 'classes', 'skip_empty', 'on_problem', 'split_config')
 

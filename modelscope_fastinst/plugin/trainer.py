@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from modelscope_fastinst.checkpoints import load_weights
 from modelscope_fastinst.data.collate import collate
 
-from . import trainer_config, trainer_start
+from . import trainer_config, trainer_keys, trainer_start
 from .checkpoint_hook import OUTPUT_DIR, CheckpointHook, StopHook, find_state, restore
 from .configuration import plain
 from .dataset import open_data
@@ -31,8 +31,8 @@ from .hooks import EmaHook, EvaluationHook, OptimizeHook, ProgressHook, forget_l
 from .optimizer import build_optimizer, build_scheduler
 from .registry import TASK
 from .sampling import begin_epoch
-from .trainer_config import ConfigurationError
 from .trainer_evaluation import EvaluatingTrainer
+from .trainer_keys import ConfigurationError
 
 _ARGUMENTS = ('type', 'arg_parse_fn', 'data_collator', 'optimizers', 'model_revision', 'callbacks', 'samplers',
               'cfg_options', 'device', 'launcher', 'use_fp16', 'trust_remote_code', 'third_party',
@@ -85,7 +85,7 @@ class FastInstTrainer(EvaluatingTrainer):
                  train_dataset: Any = None, eval_dataset: Any = None, classes: Sequence[str] | None = None,
                  work_dir: str | None = None, max_epochs: int | None = None, preprocessor: Any = None,
                  resume_from: str | None = None, seed: int | None = None, **kwargs: Any):
-        trainer_config.check_names(kwargs, {*_ARGUMENTS, 'model', 'cfg_file', 'train_dataset', 'eval_dataset',
+        trainer_keys.check_names(kwargs, {*_ARGUMENTS, 'model', 'cfg_file', 'train_dataset', 'eval_dataset',
                                             'work_dir', 'max_epochs', 'preprocessor', 'classes', 'seed',
                                             'cfg_modify_fn', 'resume_from'}, 'fastinst-trainer: default_args')
         if isinstance(model, os.PathLike):
@@ -158,7 +158,7 @@ class FastInstTrainer(EvaluatingTrainer):
         if seed is None and cfg.safe_get('train.seed') is not None:
             self._seed = int(cfg.train['seed'])
             torch.manual_seed(self._seed)
-        trainer_config.check_keys(plain(cfg._cfg_dict), file)
+        trainer_keys.check_keys(plain(cfg._cfg_dict), file)
         if not cfg.safe_get('model'):
             raise ConfigurationError(f'{file}: has no model section')
         self._norms_frozen = (self._starts_from_model and self._given_model is None

@@ -4,20 +4,18 @@ into the result folder.
 from __future__ import annotations
 
 import difflib
-import inspect
 import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from modelscope_fastinst.data.augment import InferenceTransform, TrainTransform
 from modelscope_fastinst.evaluation.coco import metric_names
 
 from .configuration import CONFIGURATION_FILE, plain
 from .optimizer import lr_factor
+from .trainer_keys import PREPROCESSOR, ConfigurationError, section_at
 
-PREPROCESSOR = 'fastinst-preprocessor'
 METRIC = 'fastinst-coco-metric'
 AMP = ('bf16', 'fp16')
 
@@ -30,42 +28,9 @@ DEFAULT_TRAIN = {
 }
 DEFAULT_PREPROCESSOR = {'type': PREPROCESSOR, 'min_size': 640, 'max_size': 853}
 
-_LOADER_KEYS = ('batch_size_per_gpu', 'workers_per_gpu', 'persistent_workers', 'drop_last', 'shuffle', 'pin_memory',
-                'prefetch_factor')
-_COUNT_KEYS = ('interval', 'by_epoch', 'save_dir', 'output_dir', 'output_sub_dir')
-# Known keys by section. None stands for any.
-_KNOWN: dict[str, Sequence[str] | None] = {
-    'model': ('type', 'pretrained', 'classes', 'backbone', 'encoder', 'decoder', 'criterion'),
-    'preprocessor': ('type', 'train', 'val', 'mode', *inspect.signature(InferenceTransform).parameters),
-    'preprocessor.train': ('type', 'mode', *inspect.signature(TrainTransform).parameters),
-    'preprocessor.val': ('type', 'mode', *inspect.signature(InferenceTransform).parameters),
-    'dataset': ('train', 'val'),
-    'train': ('work_dir', 'max_epochs', 'max_iters', 'backbone_weights', 'train_iters_per_epoch', 'dataloader',
-              'optimizer', 'lr_scheduler', 'checkpoint', 'logging', 'hooks', 'amp', 'ema', 'seed'),
-    'train.dataloader': (*_LOADER_KEYS, 'aspect_ratio_grouping'),
-    'train.optimizer': None,
-    'train.optimizer.options': ('cumulative_iters', 'grad_clip', 'max_bad_steps'),
-    'train.optimizer.options.grad_clip': ('max_norm', 'norm_type'),
-    'train.lr_scheduler': ('type', 'milestones', 'gamma', 'power', 'min_factor', 'options'),
-    'train.lr_scheduler.options': ('by_epoch', 'warmup'),
-    'train.lr_scheduler.options.warmup': ('type', 'warmup_iters', 'warmup_ratio'),
-    'train.checkpoint': ('period', 'best'),
-    'train.checkpoint.period': (*_COUNT_KEYS, 'save_strategy', 'max_checkpoint_num', 'save_last'),
-    'train.checkpoint.best': ('metric_key', 'rule', 'save_best', *_COUNT_KEYS),
-    'train.logging': (*_COUNT_KEYS, 'out_dir'),
-    'train.ema': ('decay',),
-    'evaluation': ('dataloader', 'metrics', 'period', 'amp', 'val_iters_per_epoch'),
-    'evaluation.dataloader': _LOADER_KEYS,
-    'evaluation.period': ('interval', 'by_epoch', 'eval_strategy', 'start_idx'),
-}
-_TOP = ('framework', 'task', 'pipeline', 'model', 'preprocessor', 'postprocessor', 'dataset', 'train', 'evaluation')
 # Sections of the result folder's configuration that would tell where things lay on the machine that trained.
 _NOT_PORTABLE = {'dataset', 'backbone_weights', 'work_dir', 'save_dir', 'out_dir', 'output_dir', 'model_dir', 'device',
                  'hooks', 'trust_remote_code', 'load_from', 'resume_from'}
-
-
-class ConfigurationError(ValueError):
-    """A setting that cannot be right, with its place, its value and the mend."""
 
 
 def with_defaults(cfg: Any) -> None:
@@ -102,34 +67,6 @@ def freeze_stock_norms(cfg: Any, before: Any, asked: Iterable[str] = ()) -> bool
         return False
     cfg.model['backbone'] = {**cfg.model['backbone'], 'norm': 'FrozenBN'}
     return True
-
-
-def check_keys(cfg: Mapping[str, Any], file: str = 'configuration.json') -> None:
-    """Raises a ConfigurationError for the first key that no part of the trainer reads, with the nearest known one."""
-    for key in cfg:
-        near = difflib.get_close_matches(key, _TOP, 1, 0.8)
-        if key not in _TOP and near:
-            raise ConfigurationError(f'{file}: unknown section {key!r}; did you mean {near[0]!r}?')
-    for path, known in _KNOWN.items():
-        section = _section(cfg, path)
-        if section is None or known is None:
-            continue
-        if not isinstance(section, Mapping):
-            raise ConfigurationError(f'{file}: {path} must be a section; got {section!r}')
-        if path.startswith('preprocessor') and section.get('type', PREPROCESSOR) != PREPROCESSOR:
-            continue
-        check_names(section, known, f'{file}: {path}')
-    _check_optimizer(_section(cfg, 'train.optimizer') or {}, file)
-
-
-def check_names(names: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Raises a ConfigurationError for the first name that is not known."""
-    known = list(known)
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f'did you mean {near[0]!r}?' if near else f'known are {", ".join(sorted(known))}'
-            raise ConfigurationError(f'{where} has the unknown key {name!r}; {hint}')
 
 
 def check_values(cfg: Any, *, has_train: bool, has_eval: bool, file: str = 'configuration.json') -> None:
@@ -203,7 +140,7 @@ def classes_of_weights(folder: str, configuration: Any) -> list[str] | None:
     file = os.path.join(folder, CONFIGURATION_FILE)
     if os.path.isfile(file):
         with open(file, encoding='utf-8') as text:
-            names = _section(json.load(text), 'model.classes')
+            names = section_at(json.load(text), 'model.classes')
     else:
         names = configuration.safe_get('model.classes')
     return [str(name) for name in names] if names else None
@@ -290,14 +227,6 @@ def shown(names: Sequence[str]) -> str:
     return str(names) if len(names) <= 8 else f'{names[:6]} and {len(names) - 6} more'
 
 
-def _section(cfg: Mapping[str, Any], path: str) -> Any:
-    for key in path.split('.'):
-        if not isinstance(cfg, Mapping) or cfg.get(key) is None:
-            return None
-        cfg = cfg[key]
-    return cfg
-
-
 def metric_settings(metrics: Any, file: str) -> list:
     """``evaluation.metrics`` as a list.
 
@@ -324,13 +253,3 @@ def _check_best(key: str, metrics: Any, classes: Sequence[str], file: str) -> No
         hint = f'did you mean {near[0]!r}?' if near else f'it gives {", ".join(names[:12])}'
         raise ConfigurationError(f'{file}: train.checkpoint.best.metric_key is {key!r}, which {METRIC} does not give; '
                                  f'{hint}')
-
-
-def _check_optimizer(section: Mapping[str, Any], file: str) -> None:
-    import torch
-    cls = getattr(torch.optim, section.get('type', 'AdamW'), None)
-    if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
-        raise ConfigurationError(f'{file}: train.optimizer.type is {section["type"]!r}; torch.optim has no such class')
-    taken = set(inspect.signature(cls).parameters) - {'params'}
-    check_names(section, taken | {'type', 'options', 'backbone_multiplier', 'weight_decay_norm', 'weight_decay_embed'},
-                f'{file}: train.optimizer')

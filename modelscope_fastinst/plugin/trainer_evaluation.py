@@ -21,7 +21,7 @@ from .configuration import plain
 from .hooks import write_log
 from .metric import find_instances, gathered_values, metrics_table
 from .sampling import build_loader
-from .trainer_config import ConfigurationError
+from .trainer_keys import ConfigurationError
 
 
 class EvaluatingTrainer(EpochBasedTrainer):

@@ -10,7 +10,7 @@ from modelscope.utils.config import Config
 
 from modelscope_fastinst.data.augment import InferenceTransform, TrainTransform
 from modelscope_fastinst.plugin.dataset import FastInstDataset, build_transforms, open_dataset
-from modelscope_fastinst.plugin.trainer_config import ConfigurationError
+from modelscope_fastinst.plugin.trainer_keys import ConfigurationError
 from modelscope_fastinst.structures import Sample, Target
 
 from .trainer_runs import shapes

@@ -13,7 +13,7 @@ from modelscope.pipelines import pipeline
 from modelscope.trainers import build_trainer
 
 from modelscope_fastinst.checkpoints import CheckpointError
-from modelscope_fastinst.plugin.trainer_config import ConfigurationError
+from modelscope_fastinst.plugin.trainer_keys import ConfigurationError
 
 from .trainer_runs import assert_equal_weights, log_lines, shapes, trainer_for, weights, write_configuration
 

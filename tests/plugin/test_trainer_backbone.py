@@ -15,7 +15,7 @@ import torchvision
 from modelscope_fastinst.checkpoints import CheckpointError
 from modelscope_fastinst.models.resnet_d import ResNetD
 from modelscope_fastinst.plugin.backbone_weights import BackboneError, backbone_file
-from modelscope_fastinst.plugin.trainer_config import ConfigurationError
+from modelscope_fastinst.plugin.trainer_keys import ConfigurationError
 from tests.plugin.loopback_hub import serve
 
 from .trainer_runs import log_lines, shapes, trainer_for, weights

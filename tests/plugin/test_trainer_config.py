@@ -11,15 +11,8 @@ from modelscope.metrics.builder import METRICS
 from modelscope.trainers import build_trainer
 from modelscope.utils.config import Config
 
-from modelscope_fastinst.plugin.trainer_config import (
-    ConfigurationError,
-    check_keys,
-    check_names,
-    check_values,
-    hook_settings,
-    portable,
-    settle_classes,
-)
+from modelscope_fastinst.plugin.trainer_config import check_values, hook_settings, portable, settle_classes
+from modelscope_fastinst.plugin.trainer_keys import ConfigurationError, check_keys, check_names
 
 from .trainer_runs import configuration, shapes, trainer_for, write_configuration
 

@@ -11,7 +11,7 @@ from modelscope.trainers.hooks.hook import Hook
 from safetensors.torch import load_file
 
 from modelscope_fastinst.plugin.checkpoint_hook import saved_states
-from modelscope_fastinst.plugin.trainer_config import ConfigurationError
+from modelscope_fastinst.plugin.trainer_keys import ConfigurationError
 
 from .trainer_runs import assert_equal_weights, log_lines, shapes, trainer_for, weights
 

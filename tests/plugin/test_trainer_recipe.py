@@ -13,7 +13,7 @@ from modelscope_fastinst.data.augment import RECIPE_CROP, RECIPE_SIZES
 from modelscope_fastinst.plugin.dataset import build_transforms, open_dataset
 from modelscope_fastinst.plugin.hooks import OptimizeHook
 from modelscope_fastinst.plugin.optimizer import lr_factor
-from modelscope_fastinst.plugin.trainer_config import check_keys
+from modelscope_fastinst.plugin.trainer_keys import check_keys
 
 from .trainer_runs import shapes, trainer_for
 

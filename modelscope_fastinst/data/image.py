@@ -14,7 +14,16 @@ EXIF_ORIENTATION = 0x0112
 
 
 class ImageError(ValueError):
-    """An image that cannot be read; the message names it and says why."""
+    """An image that cannot be read; the message names it and says why.
+
+    Attributes:
+        code: the kind of fault, as ``DatasetProblem.code`` names it.
+    """
+    code = 'unreadable-image'
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code or self.code
 
 
 def read_image(source: Any, *, name: str | None = None, orient: bool = True) -> np.ndarray:
@@ -57,21 +66,40 @@ def read_image(source: Any, *, name: str | None = None, orient: bool = True) -> 
     raise ImageError(f'{name or "image"}: expected a path, bytes, PIL image or array, got {type(source).__name__}')
 
 
-def image_size(path: str | os.PathLike) -> tuple[tuple[int, int], tuple[int, int]]:
+def read_annotated(source: Any, size: tuple[int, int], *, name: str | None = None) -> np.ndarray:
+    """``read_image`` for an image whose annotations were made at a size, (height, width).
+
+    Upright as its EXIF orientation says; as it is stored where only so it has that size, for then whoever annotated it
+    saw it without its orientation. Of another size either way, it is returned as it is.
+    """
+    pixels = read_image(source, name=name)
+    if pixels.shape[:2] != tuple(size) and pixels.shape[1::-1] == tuple(size):
+        return read_image(source, name=name, orient=False)
+    return pixels
+
+
+def image_size(path: str | os.PathLike | bytes, *, name: str | None = None,
+               ) -> tuple[tuple[int, int], tuple[int, int]]:
     """An image file's (height, width) in pixels, read from its header alone: as stored, and upright by its EXIF data.
+
+    Args:
+        path: the file, or its bytes.
+        name: what to call it in messages; a path is called by itself.
 
     Raises:
         ImageError: as ``read_image``; a damage behind the header is not seen.
     """
     from PIL import Image
+    source, path = (io.BytesIO(path), name or 'bytes') if isinstance(path, bytes) else (path, name or path)
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             stored = image.height, image.width
             return stored, stored[::-1] if _orientation(image, str(path)) >= 5 else stored
     except Image.DecompressionBombError as error:
         raise ImageError(f'{path}: {_bomb(error)}') from error
     except Exception as error:
-        raise ImageError(f'{path}: {_unreadable(path, error)}') from error
+        code = 'missing-image' if isinstance(error, FileNotFoundError) else None
+        raise ImageError(f'{path}: {_unreadable(path, error)}', code) from error
 
 
 def _decode(content: bytes, name: str, orient: bool) -> np.ndarray:
@@ -195,5 +223,7 @@ def _unreadable(path: Any, error: Exception) -> str:
         return 'no such file'
     from PIL import UnidentifiedImageError
     if isinstance(error, UnidentifiedImageError):
+        if os.path.isfile(path) and not os.path.getsize(path):
+            return 'is empty (0 bytes)'
         return 'is not an image of a known format'
     return f'is damaged ({error})'

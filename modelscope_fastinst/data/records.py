@@ -5,13 +5,13 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from modelscope_fastinst.data.segmentation import check_segmentation, to_rle
+from modelscope_fastinst.data.segmentation import OutlineError, check_segmentation, to_rle
 
 _LISTED = 20  # bad items that an error message lists; all of them are in its .problems
 
@@ -24,10 +24,12 @@ class DatasetProblem:
         file: the annotation file.
         item: what and which, e.g. ``annotation 4711``.
         message: what is wrong with it.
+        code: the kind of fault, a key of ``data.checking.KINDS``; '' for a record that cannot be used otherwise.
     """
     file: str
     item: str
     message: str
+    code: str = ''
 
     def __str__(self) -> str:
         return f'{self.file}: {self.item}: {self.message}'
@@ -107,26 +109,35 @@ class Records:
         return records
 
 
-def read_records(source: str | os.PathLike | Mapping, classes: list[str] | None = None,
-                 tolerance: float = 1.0) -> Records:
+def read_records(source: str | os.PathLike | Mapping, classes: list[str] | None = None, tolerance: float = 1.0, *,
+                 name: str = 'annotations', place: Callable[[str, Any], tuple[str, str]] | None = None,
+                 take_apart: bool = False) -> Records:
     """Reads and checks an annotation file in one pass; bad items are left out and noted in ``problems``.
 
     Args:
         source: the file, or its content.
         classes: names of the categories to keep, in the order in which they are to be numbered; None for all, by id.
         tolerance: how far outside of its image a polygon may reach, in pixels.
+        name: what to call a content that is in no file.
+        place: gives the (file, item) that a problem with ``('annotation' or 'image', its id)`` is to name.
+        take_apart: empty a given content's list of annotations on the way, which saves memory.
 
     Raises:
         DatasetError: where there is nothing to go on with: no such file, no JSON, no images, no categories, a class
             that is not in the file.
     """
     if isinstance(source, Mapping):
-        return _Reader('annotations', dict(source), classes, tolerance, owned=False).records()
+        return _Reader(name, dict(source), classes, tolerance, take_apart, place).records()
     file = os.fspath(source)
-    return _Reader(file, _load(file), classes, tolerance, owned=True).records()
+    return _Reader(file, load_annotations(file), classes, tolerance, owned=True).records()
 
 
-def _load(file: str) -> Any:
+def load_annotations(file: str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DatasetError: it cannot be opened, or is no JSON.
+    """
     try:
         with open(file, encoding='utf-8-sig') as stream:
             return json.load(stream)
@@ -140,19 +151,25 @@ def _load(file: str) -> Any:
         raise DatasetError(f'{file}: is not valid JSON ({error})') from error
 
 
+def check_content(content: Any, file: str) -> None:
+    """Raises a DatasetError where the three lists of a COCO annotation file are not there."""
+    if not isinstance(content, dict):
+        raise DatasetError(f'{file}: a COCO annotation file holds an object with "images", "annotations" and '
+                           f'"categories", this one a {type(content).__name__}')
+    for key in ('images', 'annotations', 'categories'):
+        if not isinstance(content.get(key), list):
+            state = f'is a {type(content[key]).__name__}, not a list' if key in content else 'is missing'
+            raise DatasetError(f'{file}: "{key}" {state}')
+
+
 class _Reader:
     """The pass over one file, whose content it may take apart where it is ``owned``."""
 
-    def __init__(self, file: str, content: Any, classes: list[str] | None, tolerance: float, owned: bool) -> None:
-        self.file, self.tolerance, self.owned = file, tolerance, owned
+    def __init__(self, file: str, content: Any, classes: list[str] | None, tolerance: float, owned: bool,
+                 place: Callable[[str, Any], tuple[str, str]] | None = None) -> None:
+        self.file, self.tolerance, self.owned, self.place = file, tolerance, owned, place
         self.problems: list[DatasetProblem] = []
-        if not isinstance(content, dict):
-            raise DatasetError(f'{file}: a COCO annotation file holds an object with "images", "annotations" and '
-                               f'"categories", this one a {type(content).__name__}')
-        for key in ('images', 'annotations', 'categories'):
-            if not isinstance(content.get(key), list):
-                state = f'is a {type(content[key]).__name__}, not a list' if key in content else 'is missing'
-                raise DatasetError(f'{file}: "{key}" {state}')
+        check_content(content, file)
         self.content = content
         self.classes = classes
 
@@ -166,11 +183,10 @@ class _Reader:
         for position, annotation in enumerate(annotations):
             if self.owned:
                 annotations[position] = None  # freed one by one: the packed form grows while the parsed file shrinks
-            item = self._item('annotation', annotation, position)
             try:
                 found = self._annotation(annotation, image_of, skipped, label_of, sizes, seen)
             except (ValueError, OverflowError) as error:
-                self.problems.append(DatasetProblem(self.file, item, str(error)))
+                self._note('annotation', annotation, position, error)
                 continue
             if found is not None:
                 kept[found[0]].append(found[1:])
@@ -199,8 +215,7 @@ class _Reader:
                     raise ValueError(f'name {name!r} is used twice')
                 name_of[category_id] = name
             except ValueError as error:
-                item = self._item('category', category, position)
-                self.problems.append(DatasetProblem(self.file, item, str(error)))
+                self._note('category', category, position, error)
         if not name_of:
             raise DatasetError(f'{self.file}: "categories" holds no usable category\n{list_problems(self.problems)}')
         ids = sorted(name_of, key=lambda one: (isinstance(one, str), one))
@@ -231,8 +246,7 @@ class _Reader:
                     raise ValueError(f'file_name must be a non-empty string, got {file_name!r}')
                 sizes.append((_pixels(image, 'height'), _pixels(image, 'width')))
             except ValueError as error:
-                item = self._item('image', image, position)
-                self.problems.append(DatasetProblem(self.file, item, str(error)))
+                self._note('image', image, position, error)
                 continue
             skipped.discard(image_id)
             ids.append(image_id)
@@ -260,15 +274,20 @@ class _Reader:
         crowd = annotation.get('iscrowd')
         if crowd not in (None, 0, 1):
             raise ValueError(f'iscrowd must be 0 or 1, got {crowd!r}')
-        packed = check_segmentation(_member(annotation, 'segmentation'), *sizes[index], self.tolerance)
+        if annotation.get('segmentation') is None:
+            raise OutlineError('"segmentation" is missing')
+        packed = check_segmentation(annotation['segmentation'], *sizes[index], self.tolerance)
         return (index, annotation_id, label_of[category_id], bool(crowd), _area(annotation.get('area')),
                 _box(annotation.get('bbox')), packed)
 
-    @staticmethod
-    def _item(kind: str, record: Any, position: int) -> str:
-        if isinstance(record, dict) and 'id' in record:
-            return f'{kind} {record["id"]}'
-        return f'{kind} without id (number {position} in the list, from 0)'
+    def _note(self, kind: str, record: Any, position: int, error: Exception) -> None:
+        if not isinstance(record, dict) or 'id' not in record:
+            file, item = self.file, f'{kind} without id (number {position} in the list, from 0)'
+        elif self.place is None or kind == 'category':
+            file, item = self.file, f'{kind} {record["id"]}'
+        else:
+            file, item = self.place(kind, record['id'])
+        self.problems.append(DatasetProblem(file, item, str(error), getattr(error, 'code', '')))
 
 
 def _member(record: Any, key: str) -> Any:

@@ -16,6 +16,16 @@ from modelscope_fastinst.data.geometry import Plan
 _LONGEST_RUN_CODE = 12  # characters of 5 bits; pycocotools' own integers hold no more
 
 
+class OutlineError(ValueError):
+    """An outline that cannot be drawn. ``code`` is the kind of fault that ``DatasetProblem.code`` names."""
+    code = 'bad-outline'
+
+
+class OutsideError(OutlineError):
+    """An outline that reaches out of its image."""
+    code = 'outside-image'
+
+
 def check_segmentation(segmentation: Any, height: int, width: int, tolerance: float) -> bytes:
     """Checks a segmentation without decoding it.
 
@@ -29,18 +39,18 @@ def check_segmentation(segmentation: Any, height: int, width: int, tolerance: fl
         The packed form that ``draw`` and ``to_rle`` take.
 
     Raises:
-        ValueError: says what is wrong with it.
+        OutlineError: says what is wrong with it.
     """
     if isinstance(segmentation, Mapping):
         return b'r' + _check_rle(segmentation, height, width)
     if not isinstance(segmentation, (list, tuple)):
-        raise ValueError(f'segmentation must be a list of polygons or a run-length encoding, '
-                         f'got {type(segmentation).__name__}')
+        raise OutlineError(f'segmentation must be a list of polygons or a run-length encoding, '
+                           f'got {type(segmentation).__name__}')
     if not segmentation:
-        raise ValueError('segmentation is empty')
+        raise OutlineError('segmentation is empty')
     polygons = [_check_polygon(polygon, height, width, tolerance) for polygon in segmentation]
     if not any(map(_has_area, polygons)):
-        raise ValueError('polygon has no area: all its points lie on one line')
+        raise OutlineError('polygon has no area: all its points lie on one line')
     return _pack_polygons(polygons)
 
 
@@ -59,12 +69,11 @@ def draw(packed: Sequence[bytes], plan: Plan) -> np.ndarray:
     """
     masks = np.zeros((len(packed), *plan.size), bool)
     moved = plan.lines()
-    in_place = Plan(*plan.size).lines()
     for mask, item in zip(masks, packed):
         if item[:1] == b'r':
             _paint(mask, {'size': list(plan.source), 'counts': item[1:]}, *moved)
         else:
-            _paint(mask, _fill([plan.points(part) for part in _unpack_polygons(item)], *plan.size), *in_place)
+            _fill_in(mask, [plan.points(part) for part in _unpack_polygons(item)])
     return masks
 
 
@@ -83,21 +92,21 @@ def run_lengths(counts: bytes) -> np.ndarray:
     the fourth on as differences to the one before last), does not.
 
     Raises:
-        ValueError: for counts that no encoder writes.
+        OutlineError: for counts that no encoder writes.
     """
     codes = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
     if not len(codes):
         return codes
     if ((codes < 0) | (codes > 63)).any():
-        raise ValueError(f'RLE counts hold a character that does not belong there (number '
-                         f'{np.flatnonzero((codes < 0) | (codes > 63))[0]})')
+        raise OutlineError(f'RLE counts hold a character that does not belong there (number '
+                           f'{np.flatnonzero((codes < 0) | (codes > 63))[0]})')
     ends = np.flatnonzero(codes & 32 == 0)
     if not len(ends) or ends[-1] != len(codes) - 1:
-        raise ValueError('RLE counts are cut off')
+        raise OutlineError('RLE counts are cut off')
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1
     if lengths.max() > _LONGEST_RUN_CODE:
-        raise ValueError('RLE counts hold a number that is too large')
+        raise OutlineError('RLE counts hold a number that is too large')
     shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, lengths))
     runs = np.add.reduceat((codes & 31) << shifts, starts)
     runs -= ((codes[ends] & 16) >> 4) << (5 * lengths)
@@ -108,31 +117,31 @@ def run_lengths(counts: bytes) -> np.ndarray:
 
 def _check_rle(rle: Mapping, height: int, width: int) -> bytes:
     if 'size' not in rle or 'counts' not in rle:
-        raise ValueError('a run-length encoding needs "size" and "counts"')
+        raise OutlineError('a run-length encoding needs "size" and "counts"')
     size, counts = rle['size'], rle['counts']
     if not isinstance(size, (list, tuple)) or len(size) != 2 or list(size) != [height, width]:
-        raise ValueError(f'RLE of size {size} (height, width), but its image is {height} x {width}')
+        raise OutlineError(f'RLE of size {size} (height, width), but its image is {height} x {width}')
     if isinstance(counts, (list, tuple)):
         if not all(type(count) is int or isinstance(count, np.integer) for count in counts):
-            raise ValueError('RLE counts must be whole numbers')
+            raise OutlineError('RLE counts must be whole numbers')
         if any(abs(count) >= 2 ** 62 for count in counts):
-            raise ValueError('RLE counts hold a number that is too large')
+            raise OutlineError('RLE counts hold a number that is too large')
         runs = np.array(counts, np.int64) if counts else np.zeros(0, np.int64)
     elif isinstance(counts, (str, bytes)):
         try:
             counts = counts.encode('ascii') if isinstance(counts, str) else counts
         except UnicodeEncodeError as error:
-            raise ValueError('RLE counts hold a character that does not belong there') from error
+            raise OutlineError('RLE counts hold a character that does not belong there') from error
         runs = run_lengths(counts)
     else:
-        raise ValueError(f'RLE counts must be a list or a string, got {type(counts).__name__}')
+        raise OutlineError(f'RLE counts must be a list or a string, got {type(counts).__name__}')
     if (runs < 0).any():
-        raise ValueError(f'RLE counts hold a negative length ({runs.min()})')
+        raise OutlineError(f'RLE counts hold a negative length ({runs.min()})')
     if (runs > height * width).any() or runs.sum() != height * width:   # a sum of huge ones wraps around
-        raise ValueError(f'RLE counts sum to {sum(runs.tolist())} pixels, but its image has {height} x {width} = '
-                         f'{height * width}')
+        raise OutlineError(f'RLE counts sum to {sum(runs.tolist())} pixels, but its image has {height} x {width} = '
+                           f'{height * width}')
     if not runs[1::2].any():
-        raise ValueError('RLE mask has no pixel')
+        raise OutlineError('RLE mask has no pixel')
     if isinstance(counts, bytes):
         return counts
     from pycocotools import mask as coco_mask
@@ -142,27 +151,27 @@ def _check_rle(rle: Mapping, height: int, width: int) -> bytes:
 def _check_polygon(polygon: Any, height: int, width: int, tolerance: float) -> np.ndarray:
     """-> float64 ``n x 2``"""
     if not isinstance(polygon, (list, tuple)):
-        raise ValueError(f'a polygon must be a list [x0, y0, x1, y1, ...], got {type(polygon).__name__}')
+        raise OutlineError(f'a polygon must be a list [x0, y0, x1, y1, ...], got {type(polygon).__name__}')
     for kind in set(map(type, polygon)):
         if kind is bool or not issubclass(kind, (int, float, np.integer, np.floating)):
-            raise ValueError('a polygon must be a flat list of numbers [x0, y0, x1, y1, ...], this one holds a '
-                             f'{kind.__name__}')
+            raise OutlineError('a polygon must be a flat list of numbers [x0, y0, x1, y1, ...], this one holds a '
+                               f'{kind.__name__}')
     try:
         points = np.array(polygon, np.float64)
     except OverflowError as error:
-        raise ValueError('polygon has a coordinate that is not a finite number of 64 bits') from error
+        raise OutlineError('polygon has a coordinate that is not a finite number of 64 bits') from error
     if len(points) % 2:
-        raise ValueError(f'polygon has an odd number of coordinates ({len(points)})')
+        raise OutlineError(f'polygon has an odd number of coordinates ({len(points)})')
     if len(points) < 6:
-        raise ValueError(f'polygon has {len(points) // 2} points, needs at least 3')
+        raise OutlineError(f'polygon has {len(points) // 2} points, needs at least 3')
     points = points.reshape(-1, 2)
     if not np.isfinite(points).all():
-        raise ValueError('polygon has a coordinate that is not a finite number')
+        raise OutlineError('polygon has a coordinate that is not a finite number')
     outside = ((points < -tolerance) | (points > (width + tolerance, height + tolerance))).any(1)
     if outside.any():
         x, y = points[outside][0]
-        raise ValueError(f'polygon has a point at ({x:g}, {y:g}), outside of its image of {width} x {height} '
-                         f'(width x height) by more than {tolerance:g} (outside_tolerance)')
+        raise OutsideError(f'polygon has a point at ({x:g}, {y:g}), outside of its image of {width} x {height} '
+                           f'(width x height) by more than {tolerance:g} (outside_tolerance)')
     return points
 
 
@@ -200,6 +209,18 @@ def _unpack_polygons(packed: bytes) -> list[np.ndarray]:
 def _fill(polygons: list[np.ndarray], height: int, width: int) -> dict:
     from pycocotools import mask as coco_mask
     return coco_mask.merge(coco_mask.frPyObjects([polygon.ravel() for polygon in polygons], height, width))
+
+
+def _fill_in(mask: np.ndarray, polygons: list[np.ndarray]) -> None:
+    """Fills polygons in an empty bool ``h x w`` mask: the same bits as ``_fill``, but nothing is drawn right of them or
+    below. (Drawn from their top left corner, some pixels of their borders would round otherwise.)
+    """
+    from pycocotools import mask as coco_mask
+    points = np.concatenate(polygons)
+    left, top = np.maximum(np.floor(points.min(0)).astype(int) - 1, 0)
+    right, bottom = np.minimum(np.ceil(points.max(0)).astype(int) + 2, mask.shape[::-1])
+    if left < right and top < bottom:
+        mask[top:bottom, left:right] = coco_mask.decode(_fill(polygons, bottom, right))[top:, left:]
 
 
 def _paint(mask: np.ndarray, rle: dict, rows: np.ndarray, columns: np.ndarray, swapped: bool) -> None:

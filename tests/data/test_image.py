@@ -173,7 +173,7 @@ def test_broken_files_are_named(tmp_path, content, message):
 
 
 @pytest.mark.parametrize('content, message', [
-    pytest.param(b'', 'is not an image', id='zero bytes'),
+    pytest.param(b'', 'is empty', id='zero bytes'),
     pytest.param(b'text', 'is not an image', id='text'),
     pytest.param(bomb(), 'has too many pixels', id='decompression bomb'),
 ])

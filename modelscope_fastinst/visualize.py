@@ -22,7 +22,8 @@ _warned = False
 
 def draw_instances(image: np.ndarray, scores: Sequence[float] | None, labels: Sequence[str], masks: Any,
                    boxes: Any = None, *, color_by: str = 'instance', classes: Sequence[str] | None = None,
-                   scale: float = 1.0, tags: bool = True, font: str | Path | None = None) -> np.ndarray:
+                   scale: float = 1.0, tags: bool = True, font: str | Path | None = None,
+                   colors: Sequence[tuple[int, int, int]] | None = None) -> np.ndarray:
     """Draw instances over an image.
 
     Tags keep clear of one another: the best instances get theirs first, and small objects in a crowd get none.
@@ -39,6 +40,7 @@ def draw_instances(image: np.ndarray, scores: Sequence[float] | None, labels: Se
         tags: whether to write labels and scores.
         font: TrueType font file for labels in scripts that Pillow's built-in font does not have, such as Chinese.
             Without it such characters become boxes, and a warning says so, once in a process.
+        colors: one RGB colour an instance, instead of those of ``color_by``.
 
     Returns:
         uint8 RGB picture of the image's size times ``scale``.
@@ -52,7 +54,7 @@ def draw_instances(image: np.ndarray, scores: Sequence[float] | None, labels: Se
         _warn_of_missing_glyphs(labels)
     height, width = image.shape[:2]
     canvas = _resized(image, scale)
-    colors = _colors_of(labels, color_by, classes)
+    colors = _colors_of(labels, color_by, classes) if colors is None else colors
     objects = []
     for number, (label, mask) in enumerate(zip(labels, masks, strict=True)):
         mask = _array(mask)
@@ -131,7 +133,7 @@ class _Object:
         top, left = (int(rows[0]), int(columns[0])) if len(rows) else (0, 0)
         crop = mask[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1].copy() if len(rows) else mask[:0, :0]
         short = '' if score is None else f'{score:.2f}'
-        return cls(crop, top, left, int(crop.sum()), (f'{label} {short}'.strip(), short), color)
+        return cls(crop, top, left, int(crop.sum()), (' '.join(f'{label} {short}'.split()), short), color)
 
     def window(self, array: np.ndarray) -> np.ndarray:
         """The part of a canvas-sized array that the crop covers."""

@@ -1,0 +1,8 @@
+"""What is wrong with a data set, and what is in it; nothing here changes a file."""
+from __future__ import annotations
+
+from modelscope_fastinst.data.checking.check import check_data
+from modelscope_fastinst.data.checking.findings import KINDS, SEVERITIES, Finding
+from modelscope_fastinst.data.checking.report import Report, SplitSummary
+
+__all__ = ['KINDS', 'SEVERITIES', 'Finding', 'Report', 'SplitSummary', 'check_data']

@@ -10,8 +10,9 @@ import torch
 from torch.utils.data import Dataset
 
 from modelscope_fastinst.data.augment import to_tensor
+from modelscope_fastinst.data.formats.source import Chosen, Source, place
 from modelscope_fastinst.data.geometry import Plan
-from modelscope_fastinst.data.image import ImageError, image_size, read_image
+from modelscope_fastinst.data.image import ImageError, image_size, read_annotated
 from modelscope_fastinst.data.records import DatasetError, DatasetProblem, list_problems, read_records
 from modelscope_fastinst.data.segmentation import draw
 from modelscope_fastinst.structures import Sample, Target
@@ -59,17 +60,56 @@ class CocoInstances(Dataset):
                  classes: Sequence[str] | None = None, transform: Callable[[Sample], Sample] | None = None,
                  skip_empty: bool = True, on_problem: str = 'raise', *, outside_tolerance: float = 1.0,
                  with_targets: bool = True, with_annotations: bool = True, check_images: bool = False) -> None:
+        self._open(annotation_file, image_dir, classes, transform, skip_empty, on_problem, outside_tolerance,
+                   with_targets, with_annotations, check_images)
+
+    @classmethod
+    def from_source(cls, source: Source, classes: Sequence[str] | None = None,
+                    transform: Callable[[Sample], Sample] | None = None, skip_empty: bool = True,
+                    on_problem: str = 'raise', *, outside_tolerance: float = 1.0, with_targets: bool = True,
+                    with_annotations: bool = True, check_images: bool = False, take_apart: bool = False,
+                    ) -> CocoInstances:
+        """The data set of a ``formats.Source``; messages name the user's own files and items.
+
+        Args:
+            source: what ``formats.read_source`` or ``formats.table_source`` gave.
+            take_apart: empty the source's content on the way, which saves memory.
+
+        The other arguments, and what is raised, are those of the class.
+        """
+        self = cls.__new__(cls)
+        self._open(source.content, source.image_dir, classes, transform, skip_empty, on_problem, outside_tolerance,
+                   with_targets, with_annotations, check_images, source, take_apart)
+        return self
+
+    def _open(self, annotations: str | os.PathLike | Mapping, image_dir: str | os.PathLike,
+              classes: Sequence[str] | None, transform: Callable[[Sample], Sample] | None, skip_empty: bool,
+              on_problem: str, outside_tolerance: float, with_targets: bool, with_annotations: bool,
+              check_images: bool, source: Source | None = None, take_apart: bool = False) -> None:
         if on_problem not in ('raise', 'skip'):
             raise ValueError(f"on_problem must be 'raise' or 'skip', got {on_problem!r}")
         self.image_dir = os.fspath(image_dir)
         self.transform = transform
         self.on_problem = on_problem
         self.with_targets, self.with_annotations = with_targets, with_annotations
-        if not os.path.isdir(self.image_dir):
+        self._image_origins = source.image_origins if source is not None else {}
+        opener = source.open_image if source is not None else None
+        if opener is None and not os.path.isdir(self.image_dir):
             raise DatasetError(f'{self.image_dir}: no such image folder')
-        self._records = records = read_records(annotation_file, classes, outside_tolerance)
+        if source is None:
+            self._records = records = read_records(annotations, classes, outside_tolerance)
+        else:
+            places = {'annotation': source.origin, 'image': source.image_origin}
+            self._records = records = read_records(
+                annotations, classes, outside_tolerance, name=source.name,
+                place=lambda kind, one: places[kind](one), take_apart=take_apart)
+            records.problems[:0] = source.problems
+        self._opener = None
+        if opener is not None:   # by id: images that could not be used are no longer among the records
+            place_of = {image['id']: index for index, image in enumerate(source.content['images'])}
+            self._opener = Chosen(opener, [place_of[one] for one in records.image_ids])
         self.problems = records.problems
-        good = self._present_images(check_images)
+        good = self._present_images(check_images) if opener is None else np.ones(len(records.image_ids), bool)
         if self.problems:
             self._report()
         objects = np.add.reduceat(np.append(~records.crowds, False), records.starts[:-1]) \
@@ -143,14 +183,11 @@ class CocoInstances(Dataset):
         """The image as its annotations see it, uint8 ``H x W x 3`` RGB."""
         path, size = self._path(image), tuple(self._records.sizes[image].tolist())
         try:
-            pixels = read_image(path)
-            if pixels.shape[:2] != size and pixels.shape[1::-1] == size:
-                # Whoever drew these outlines saw the picture as it is stored, without its EXIF orientation.
-                pixels = read_image(path, orient=False)
+            pixels = read_annotated(path, size) if self._opener is None else self._opener(image)
         except ImageError as error:
-            raise self._error(image, str(error)) from error
+            raise self._error(image, error) from error
         if pixels.shape[:2] != size:
-            raise self._error(image, self._size_message(path, pixels.shape[:2], size))
+            raise self._error(image, self._size_fault(path, pixels.shape[:2], size))
         return pixels
 
     def _path(self, image: int) -> str:
@@ -165,33 +202,35 @@ class CocoInstances(Dataset):
             folder, name = os.path.split(path)
             if folder not in folders:
                 folders[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-            message = None if name in folders[folder] else f'{path}: no such image file'
-            if message is None and check_headers:
-                message = self._header_problem(path, tuple(self._records.sizes[image].tolist()))
-            if message is not None:
+            fault = None if name in folders[folder] else ImageError(f'{path}: no such image file', 'missing-image')
+            if fault is None and check_headers:
+                fault = self._header_fault(path, tuple(self._records.sizes[image].tolist()))
+            if fault is not None:
                 good[image] = False
-                self.problems.append(self._problem(image, message))
+                self.problems.append(self._problem(image, fault))
         return good
 
-    def _header_problem(self, path: str, size: tuple[int, int]) -> str | None:
+    def _header_fault(self, path: str, size: tuple[int, int]) -> ImageError | None:
         try:
             stored, upright = image_size(path)
         except ImageError as error:
-            return str(error)
-        return None if size in (stored, upright) else self._size_message(path, upright, size)
+            return error
+        return None if size in (stored, upright) else self._size_fault(path, upright, size)
 
     @staticmethod
-    def _size_message(path: str, actual: Iterable[int], expected: Iterable[int]) -> str:
+    def _size_fault(path: str, actual: Iterable[int], expected: Iterable[int]) -> ImageError:
         (height, width), (other_height, other_width) = actual, expected
-        return (f'{path}: is {width} x {height} pixels (width x height), the annotation file says '
-                f'{other_width} x {other_height}')
+        return ImageError(f'{path}: is {width} x {height} pixels (width x height), the annotation file says '
+                          f'{other_width} x {other_height}', 'size-mismatch')
 
-    def _problem(self, image: int, message: str) -> DatasetProblem:
-        return DatasetProblem(self._records.file, f'image {self._records.image_ids[image]}', message)
+    def _problem(self, image: int, fault: ImageError) -> DatasetProblem:
+        image_id = self._records.image_ids[image]
+        return DatasetProblem(*place(self._image_origins.get(image_id), self._records.file, f'image {image_id}'),
+                              str(fault), fault.code)
 
-    def _error(self, image: int, message: str) -> DatasetError:
-        problem = self._problem(image, message)
-        return DatasetError(f"{problem}; correct or remove it, or pass on_problem='skip'", [problem])
+    def _error(self, image: int, fault: ImageError) -> DatasetError:
+        problem = self._problem(image, fault)
+        return DatasetError(f"{problem}; correct or remove it, or pass on_problem='skip' (--skip-bad)", [problem])
 
     def _note(self, problems: list[DatasetProblem]) -> None:
         for problem in problems:
@@ -204,5 +243,5 @@ class CocoInstances(Dataset):
         bad = f'{count} bad item{"s" if count > 1 else ""}'
         if self.on_problem == 'raise':
             raise DatasetError(f'{self._records.file}: {bad}:\n{list_problems(self.problems)}\n'
-                               f"Correct them, or leave them out with on_problem='skip'.", self.problems)
+                               f"Correct them, or leave them out with on_problem='skip' (--skip-bad).", self.problems)
         logger.warning('%s: %s skipped:\n%s', self._records.file, bad, list_problems(self.problems))

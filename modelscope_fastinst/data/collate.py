@@ -1,9 +1,12 @@
 """Samples -> the batch that a model's ``forward(**batch)`` takes."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from modelscope_fastinst.structures import Sample
+import torch
+
+from modelscope_fastinst.structures import Sample, Target
 
 
 def collate(samples: Sequence[Sample]) -> dict:
@@ -29,3 +32,19 @@ def collate(samples: Sequence[Sample]) -> dict:
         raise ValueError(f'a batch mixes samples with and without ground truth; without: {without}')
     return {'images': [sample.image for sample in samples], 'targets': None if without else targets,
             'samples': samples}
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """A batch with its tensors and targets on a device; from pinned memory the copy does not make the host wait.
+
+    Args:
+        batch: what ``collate``, or a function of the user's, made: tensors, ``Target``s, and lists, tuples and mappings
+            of them. Everything else, samples as well, stays where it is.
+    """
+    if isinstance(batch, (torch.Tensor, Target)):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {name: to_device(value, device) for name, value in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch

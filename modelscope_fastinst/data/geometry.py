@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,11 @@ def resized_size(height: int, width: int, min_size: int, max_size: int | None = 
         scale = max_size / max(new_height, new_width)
         new_height, new_width = new_height * scale, new_width * scale
     return max(int(new_height + 0.5), 1), max(int(new_width + 0.5), 1)
+
+
+def to_tensor(image: np.ndarray) -> torch.Tensor:
+    """uint8 ``H x W x 3`` array -> contiguous uint8 ``[3, H, W]`` tensor of its own memory."""
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order='C'))
 
 
 def _nearest(source: int, target: int) -> np.ndarray:

@@ -20,9 +20,11 @@ class Target:
     Attributes:
         labels: int64 ``[N]``, contiguous class indices in ``[0, K)``.
         masks: bool ``[N, H, W]``, one mask an object; all-zero masks (objects lost to a crop) are allowed.
+        canvas: (height, width) in pixels of the batch's canvas, at whose top left the image lies; None: its own size.
     """
     labels: Tensor
     masks: Tensor
+    canvas: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.masks.ndim != 3 or self.labels.ndim != 1 or len(self.labels) != len(self.masks):
@@ -34,8 +36,23 @@ class Target:
 
     def to(self, device: Any, non_blocking: bool = False) -> Target:
         """The same target on another device."""
-        return Target(self.labels.to(device, non_blocking=non_blocking),
-                      self.masks.to(device, non_blocking=non_blocking))
+        return replace(self, labels=self.labels.to(device, non_blocking=non_blocking),
+                       masks=self.masks.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Target:
+        """The same target in memory that a GPU copies from by itself; what a DataLoader with ``pin_memory`` calls."""
+        return replace(self, labels=self.labels.pin_memory(), masks=self.masks.pin_memory())
+
+    def on_canvas(self, height: int, width: int) -> Target:
+        """The same target, the same masks, on a canvas of ``height x width`` pixels.
+
+        Raises:
+            ValueError: the masks are larger than the canvas.
+        """
+        if self.masks.shape[1] > height or self.masks.shape[2] > width:
+            raise ValueError(f'a target with masks of {self.masks.shape[1]} x {self.masks.shape[2]} pixels does not '
+                             f'fit on a canvas of {height} x {width}')
+        return replace(self, canvas=(height, width))
 
     def pad_to(self, height: int, width: int) -> Target:
         """The same target with masks zero-padded at the bottom and the right to ``height x width`` pixels."""

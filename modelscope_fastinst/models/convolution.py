@@ -31,9 +31,13 @@ class FrozenBatchNorm2d(nn.Module):
             return F.batch_norm(x, self.running_mean.to(x.dtype), self.running_var.to(x.dtype),
                                 self.weight.to(x.dtype), self.bias.to(x.dtype), training=False, eps=self.eps)
         # With gradients one multiply-add keeps less for the backward pass than batch_norm does.
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * scale
+        scale, shift = self.affine()
         return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift ``[C]`` that the norm amounts to."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         # Ordinary batch norm counts its batches, a frozen one has nothing to count.
@@ -48,6 +52,9 @@ class GroupNorm(nn.GroupNorm):
     """Group normalisation that also takes groups of a single value (torch's refuses them): those become the bias."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.is_cpu and x.dtype == torch.bfloat16 and x.requires_grad:
+            # The CPU kernel's backward pass of channels-last bfloat16 takes several times as long as in float32.
+            return torch.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
@@ -89,7 +96,20 @@ class ConvNorm(nn.Conv2d):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self._conv_forward(x, self.weight, self.bias)
-        if self.norm is not None:
-            x = self.norm(x)
+        if isinstance(self.norm, FrozenBatchNorm2d) and torch.is_grad_enabled() and self.weight.requires_grad:
+            x = self._with_frozen_norm(x)
+        else:
+            x = self._conv_forward(x, self.weight, self.bias)
+            x = x if self.norm is None else self.norm(x)
         return x if self.activation is None else self.activation(x)
+
+    def _with_frozen_norm(self, x: Tensor) -> Tensor:
+        """The same with gradients, where the norm's passes over the maps would be a good part of a training step."""
+        scale, shift = self.norm.affine()
+        if torch.is_autocast_enabled(x.device.type):
+            # Into the weights, which are many times smaller. In full precision numbers stay as the authors' are.
+            bias = shift if self.bias is None else self.bias * scale + shift
+            return self._conv_forward(x, self.weight * scale.view(-1, 1, 1, 1), bias)
+        x = self._conv_forward(x, self.weight, self.bias)
+        # In place: a convolution's backward pass does not need what it gave.
+        return x.mul_(scale.to(x.dtype).view(1, -1, 1, 1)).add_(shift.to(x.dtype).view(1, -1, 1, 1))

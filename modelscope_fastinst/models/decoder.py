@@ -116,7 +116,7 @@ class DualPathDecoder(nn.Module):
             query_features: ``[B, C, h16, w16]``, where queries are picked.
             pixel_features: ``[B, C, h, w]``, the pixels of the masks.
             canvas, sizes: see ``NetworkOutput``; passed through.
-            targets: ground truth with masks on the canvas; with it, every head classifies and the guided pass runs.
+            targets: ground truth that knows its canvas; with it, every head classifies and the guided pass runs.
             match: pairs queries with objects for the guided pass; needed with ``targets``.
 
         Raises:
@@ -192,15 +192,30 @@ class DualPathDecoder(nn.Module):
         """Where each query may look in the guided pass: its matched object; everywhere if it has none."""
         batch, num_queries, height, width = shape
         device = targets[0].masks.device
-        attend = torch.ones(batch, num_queries, height * width, dtype=torch.bool, device=device)
+        attend = torch.ones(shape, dtype=torch.bool, device=device)
         for image, ((queries, objects), target) in enumerate(zip(matching, targets, strict=True)):
             if len(queries):
-                masks = F.interpolate(target.masks[objects][None].to(torch.uint8), size=(height, width),
-                                      mode='nearest')[0]
-                attend[image, queries] = masks.flatten(1).bool()
+                masks = _nearest(target, height, width)
+                # The image lies at the top left of the canvas; where it is not, there is no object.
+                region = torch.zeros(len(queries), height, width, dtype=torch.bool, device=device)
+                region[:, :masks.shape[1], :masks.shape[2]] = masks[objects]
+                attend[image, queries] = region
+        attend = attend.flatten(2)
         return self._complete(attend)
 
     def _complete(self, attend: Tensor) -> Tensor:
         """Lets queries that may look nowhere look everywhere, and adds the rows of the auxiliary queries."""
         attend = attend | ~attend.any(dim=-1, keepdim=True)
         return F.pad(attend, (0, 0, 0, self.num_aux_queries), value=True)
+
+
+def _nearest(target: Target, height: int, width: int) -> Tensor:
+    """The masks at every (canvas / size)-th pixel, as nearest interpolation of the canvas to ``height x width`` reads
+    them: bool ``[N, <= height, <= width]``, as far as the image reaches.
+    """
+    canvas = target.canvas or target.masks.shape[1:]
+    steps = [extent // count for extent, count in zip(canvas, (height, width), strict=True)]
+    if all(extent == step * count for extent, step, count in zip(canvas, steps, (height, width), strict=True)):
+        return target.masks[:, ::steps[0], ::steps[1]].bool()
+    masks = target.pad_to(*canvas).masks
+    return F.interpolate(masks[None].to(torch.uint8), size=(height, width), mode='nearest')[0].bool()

@@ -112,7 +112,7 @@ class FastInst(nn.Module):
         batch, sizes = self.place(images)
         canvas = (batch.shape[-2], batch.shape[-1])
         if targets is not None:
-            targets = [target.pad_to(*canvas) for target in targets]
+            targets = [target.on_canvas(*canvas) for target in targets]
         _, query_features, pixel_features = self.sem_seg_head.pixel_decoder(self.backbone(batch))
         return self.sem_seg_head.predictor(query_features, pixel_features, canvas=canvas, sizes=sizes,
                                            targets=targets, match=match)

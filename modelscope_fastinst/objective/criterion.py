@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,17 @@ from torch.nn import functional as F
 from ..structures import NetworkOutput, Prediction, Target
 from . import points
 from .matcher import Matching, ProposalMatcher, QueryMatcher
+from .objects import BatchObjects, to_device, to_host
+
+# (suffix of the losses' names, prediction, the matching where it is given)
+Head = tuple[str, Prediction, 'Matching | None']
+
+
+class Normalisers(NamedTuple):
+    """What the sums over objects, over the queries' class weights and over the proposal's positions are divided by."""
+    objects: float | Tensor
+    classes: float | Tensor
+    positions: float | Tensor
 
 
 class FastInstCriterion(nn.Module):
@@ -51,8 +62,10 @@ class FastInstCriterion(nn.Module):
         self.query_matcher = QueryMatcher(num_points, cost_class, chosen(cost_mask_weight, mask_weight),
                                           chosen(cost_dice_weight, dice_weight), location_weight)
         self.proposal_matcher = ProposalMatcher(cost_class, location_weight)
+        self._query_costs, self._proposal_costs = self.query_matcher, self.proposal_matcher
         class_weights = torch.ones(num_classes + 1)
         class_weights[-1] = no_object_weight
+        self.no_object_weight = no_object_weight
         self.register_buffer('class_weights', class_weights, persistent=False)
 
     def match(self, prediction: Prediction, locations: Tensor, targets: Sequence[Target]) -> Matching:
@@ -62,79 +75,132 @@ class FastInstCriterion(nn.Module):
     def forward(self, output: NetworkOutput, targets: Sequence[Target]) -> dict[str, Tensor]:
         """The weighted losses; training minimises their sum.
 
+        Waits for the device once, for the matching costs of all heads; see ``matchings``.
+
         Args:
             output: of the network in training, with guidance.
-            targets: ground truth at the images' sizes or already on the canvas.
+            targets: ground truth at the images' sizes.
 
         Returns:
             Scalars ``loss_ce``, ``loss_mask``, ``loss_dice`` of the last layer, the same with suffixes ``_0`` ... for
             the other heads in the authors' order (guided layers, initial heads, inner layers), and ``loss_proposal``.
+            All are NaN where a matching cost was NaN or infinite: such a step has nothing to teach.
         """
-        targets = [target.to(output.final.masks.device).pad_to(*output.canvas) for target in targets]
-        with torch.autocast(output.final.masks.device.type, enabled=False):
-            num_masks = self._num_masks(targets, output.final.masks.device)
-            losses = self._head_losses(output.final, output.query_locations, targets, num_masks)
-            losses['loss_proposal'] = self.proposal_weight * self._proposal_loss(output.proposal_logits, targets)
-            if self.deep_supervision:
-                guided = len(output.auxiliary) // 2
-                for index, prediction in enumerate(output.auxiliary):
-                    matching = output.guided_matching if index < guided else None
-                    head = self._head_losses(prediction, output.query_locations, targets, num_masks, matching)
-                    losses |= {f'{name}_{index}': value for name, value in head.items()}
+        device = output.final.masks.device
+        targets = [target.to(device, non_blocking=True).on_canvas(*output.canvas) for target in targets]
+        objects = BatchObjects(targets)
+        with torch.autocast(device.type, enabled=False):
+            norms = self._normalisers(output, objects)
+            heads = self._heads(output)
+            drawn = [self._draw(head, targets, output) for head in heads]
+            proposal, matchings = self.matchings(output, targets, objects, heads, [points for points, _ in drawn])
+            losses = {}
+            for (suffix, prediction, _), matching in zip(heads, matchings, strict=True):
+                head = self._head_losses(prediction, objects, matching, norms, drawn.pop(0)[1])
+                losses |= {f'{name}{suffix}': value for name, value in head.items()}
+                if not suffix:
+                    losses['loss_proposal'] = self.proposal_weight * self._proposal_loss(
+                        output.proposal_logits.float(), objects, proposal, norms)
+        if not all(matching.finite for matching in (proposal, *matchings)):
+            losses = {name: loss * torch.nan for name, loss in losses.items()}
         return losses
 
-    @staticmethod
-    def _num_masks(targets: Sequence[Target], device: torch.device) -> float:
-        """Objects per process, over all processes, at least 1: every process normalises alike."""
-        count = torch.as_tensor(float(sum(len(target) for target in targets)), device=device)
-        world = 1
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            world = torch.distributed.get_world_size()
-            torch.distributed.all_reduce(count)
-        return max(count.item() / world, 1.0)
+    def matchings(self, output: NetworkOutput, targets: Sequence[Target], objects: BatchObjects, heads: Sequence[Head],
+                  drawn: Sequence[Sequence[Tensor]]) -> tuple[Matching, list[Matching]]:
+        """Pairs queries and objects for every set of heads, with one transfer of all costs to the host.
 
-    def _head_losses(self, prediction: Prediction, locations: Tensor, targets: Sequence[Target], num_masks: float,
-                     matching: Matching | None = None) -> dict[str, Tensor]:
-        logits, masks = prediction.logits.float(), prediction.masks.float()
-        if matching is None:
-            matching = self.query_matcher(Prediction(logits, masks), locations, targets)
-        truth = torch.full(logits.shape[:2], self.num_classes, dtype=torch.int64, device=logits.device)
-        for row, (queries, objects), target in zip(truth, matching, targets, strict=True):
-            row[queries] = target.labels[objects]
-        ce = F.cross_entropy(logits.transpose(1, 2), truth, self.class_weights)
-        mask, dice = self._mask_losses(masks, targets, matching, num_masks)
+        Returns:
+            The proposal's matching and one for each of ``heads``; guided heads have theirs already.
+        """
+        inside = self._query_costs.inside(output.query_locations, objects)
+        costs = [self._proposal_costs.costs(output.proposal_logits.float(), targets)]
+        costs += [self._query_costs.costs(prediction, inside, objects, points)
+                  for (_, prediction, matching), points in zip(heads, drawn, strict=True) if matching is None]
+        host = to_host([cost for head in costs for cost in head])
+        batch = len(targets)
+        of_heads = [host[start:start + batch] for start in range(0, len(host), batch)]
+        proposal_costs, *query_costs = of_heads
+        found, proposal = [], None
+        for _, prediction, matching in heads:
+            if matching is None:
+                matching = self.query_matcher(prediction, output.query_locations, targets, query_costs.pop(0))
+            found.append(matching)
+            if proposal is None:
+                proposal = self.proposal_matcher(output.proposal_logits, targets, proposal_costs)
+        return proposal, found
+
+    def _heads(self, output: NetworkOutput) -> list[Head]:
+        """Every supervised set of heads, the last first."""
+        heads: list[Head] = [('', output.final, None)]
+        if self.deep_supervision:
+            guided = len(output.auxiliary) // 2
+            heads += [(f'_{index}', prediction, output.guided_matching if index < guided else None)
+                      for index, prediction in enumerate(output.auxiliary)]
+        return heads
+
+    def _draw(self, head: Head, targets: Sequence[Target], output: NetworkOutput) -> tuple[list[Tensor], Any]:
+        """The random points of one set of heads, in the authors' order: first the matching's, then the losses'."""
+        matching_points = self._query_costs.draw(targets) if head[2] is None else []
+        pairs = sum(min(len(target), output.final.logits.shape[1]) for target in targets)
+        drawn = points.draw_candidates(pairs, self.num_points, self.oversample_ratio, self.importance_sample_ratio,
+                                       output.final.masks.device) if pairs else None
+        return matching_points, drawn
+
+    def _normalisers(self, output: NetworkOutput, objects: BatchObjects) -> Normalisers:
+        """What sums of losses are divided by, alike in every process; asks no device for anything."""
+        batch, num_queries = output.final.logits.shape[:2]
+        pairs = sum(min(count, num_queries) for count in objects.counts)
+        positions = output.proposal_logits.shape
+        sums = [float(len(objects)), pairs + (batch * num_queries - pairs) * self.no_object_weight,
+                float(batch * positions[2] * positions[3])]
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return Normalisers(max(sums[0], 1.0), *sums[1:])
+        # The processes' gradients are averaged: N of them, each with its share of the batch, must make what one with
+        # all of it makes.
+        shared = to_device(torch.tensor(sums), output.final.masks.device)
+        torch.distributed.all_reduce(shared)
+        shared = shared.clamp(min=1.0) / torch.distributed.get_world_size()
+        return Normalisers(*shared.unbind())
+
+    def _head_losses(self, prediction: Prediction, objects: BatchObjects, matching: Matching, norms: Normalisers,
+                     drawn: Any) -> dict[str, Tensor]:
+        logits, masks = prediction.logits.float(), prediction.masks
+        rows, matched = _over_batch(matching, logits.shape[1], objects)
+        truth = torch.full((logits.shape[0] * logits.shape[1],), self.num_classes, dtype=torch.int64,
+                           device=logits.device)
+        truth[rows] = objects.labels[matched]
+        ce = F.cross_entropy(logits.flatten(0, 1), truth, self.class_weights, reduction='sum') / norms.classes
+        mask, dice = self._mask_losses(masks.flatten(0, 1), rows, objects, matched, norms, drawn)
         return {'loss_ce': self.weights['ce'] * ce, 'loss_mask': self.weights['mask'] * mask,
                 'loss_dice': self.weights['dice'] * dice}
 
-    def _mask_losses(self, masks: Tensor, targets: Sequence[Target], matching: Matching,
-                     num_masks: float) -> tuple[Tensor, Tensor]:
-        predicted = torch.cat([image[queries] for image, (queries, _) in zip(masks, matching, strict=True)])[:, None]
-        if len(predicted) == 0:
-            nothing = masks.sum() * 0.0  # keeps every parameter in the graph, as distributed training needs
+    def _mask_losses(self, masks: Tensor, rows: Tensor, objects: BatchObjects, matched: Tensor, norms: Normalisers,
+                     drawn: Any) -> tuple[Tensor, Tensor]:
+        if len(rows) == 0:
+            nothing = masks.float().sum() * 0.0  # keeps every parameter in the graph, as distributed training needs
             return nothing, nothing
+        predicted = masks[rows].float()[:, None]
         uncertain = points.uncertain_points(predicted.detach(), self.num_points, self.oversample_ratio,
-                                            self.importance_sample_ratio)
-        truth, start = [], 0
-        for target, (_, objects) in zip(targets, matching, strict=True):
-            at = uncertain[start:start + len(objects)]
-            start += len(objects)
-            if len(objects):
-                truth.append(points.sample(target.masks[objects][:, None].float(), at)[:, 0])
-        truth = torch.cat(truth)
+                                            self.importance_sample_ratio, drawn)
+        truth = objects.sample(uncertain, matched)
         logits = points.sample(predicted, uncertain)[:, 0]
         bce = F.binary_cross_entropy_with_logits(logits, truth, reduction='none').mean(dim=1).sum()
         probabilities = logits.sigmoid()
         dice = 1 - (2 * (probabilities * truth).sum(dim=1) + 1) / (probabilities.sum(dim=1) + truth.sum(dim=1) + 1)
-        return bce / num_masks, dice.sum() / num_masks
+        return bce / norms.objects, dice.sum() / norms.objects
 
-    def _proposal_loss(self, logits: Tensor, targets: Sequence[Target]) -> Tensor:
-        logits = logits.float()
-        matching = self.proposal_matcher(logits, targets)
-        truth = torch.full((len(logits), logits.shape[2] * logits.shape[3]), self.num_classes, dtype=torch.int64,
-                           device=logits.device)
-        for row, (positions, objects), target in zip(truth, matching, targets, strict=True):
-            row[positions] = target.labels[objects]
-        return F.cross_entropy(logits.flatten(2), truth)
+    def _proposal_loss(self, logits: Tensor, objects: BatchObjects, matching: Matching, norms: Normalisers) -> Tensor:
+        positions = logits.shape[2] * logits.shape[3]
+        rows, matched = _over_batch(matching, positions, objects)
+        truth = torch.full((len(logits) * positions,), self.num_classes, dtype=torch.int64, device=logits.device)
+        truth[rows] = objects.labels[matched]
+        return F.cross_entropy(logits.flatten(2), truth.view(len(logits), positions), reduction='sum') / norms.positions
+
+
+def _over_batch(matching: Matching, rows: int, objects: BatchObjects) -> tuple[Tensor, Tensor]:
+    """An image's pairs -> the batch's: row index over all images' rows, object index over all images' objects."""
+    return (torch.cat([found + image * rows for image, (found, _) in enumerate(matching)]),
+            torch.cat([matched + start for start, (_, matched) in zip(objects.starts, matching, strict=True)]))
 
 
 def build_criterion(config: Mapping[str, Any] | None, num_classes: int) -> FastInstCriterion:

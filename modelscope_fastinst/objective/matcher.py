@@ -1,37 +1,61 @@
-"""Bipartite matching of predictions and objects (DETR's, with FastInst's location cost)."""
+"""Bipartite matching of predictions and objects (DETR's, with FastInst's location cost).
+
+In two steps: costs are computed where the predictions are, without waiting for them; then all that a step needs go to
+the host at once, where assignments are found. ``matcher(...)`` does both for one set of heads.
+"""
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..structures import Prediction, Target
 from . import points
+from .objects import BatchObjects, inside_cells, to_device, to_host
 
 logger = logging.getLogger(__name__)
 
-Matching = list[tuple[Tensor, Tensor]]
+# What stands in the place of a cost that is NaN or infinite: more than any true one, and small enough to add up.
+_BAD_COST = 1e6
 
 
-def assign(cost: Tensor) -> tuple[Tensor, Tensor]:
+class Matching(list):
+    """Per image (query indices ascending, object indices), int64 tensors on the predictions' device.
+
+    Attributes:
+        finite: whether all costs were finite; if not, the pairs mean nothing and the step must not be learnt from.
+    """
+    finite: bool = True
+
+
+def assign(cost: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """The pairs (row, column) of least total cost, rows ascending: min(rows, columns) int64 pairs.
 
     Args:
-        cost: ``[R, N]``.
-
-    Raises:
-        FloatingPointError: the cost holds NaN or infinity.
+        cost: float32 ``[R, N]``, on the host. NaN and infinity count as a very large cost (or gain).
     """
     from scipy.optimize import linear_sum_assignment
-    if not torch.isfinite(cost).all():
-        raise FloatingPointError('the matching cost is not finite: the network\'s outputs have become NaN or infinite. '
-                                 'Lower the learning rate, clip gradients, or train in float32')
-    rows, columns = linear_sum_assignment(cost.float().cpu().numpy())
-    return (torch.as_tensor(rows, dtype=torch.int64, device=cost.device),
-            torch.as_tensor(columns, dtype=torch.int64, device=cost.device))
+    return linear_sum_assignment(np.nan_to_num(cost.numpy(), nan=_BAD_COST, posinf=_BAD_COST, neginf=-_BAD_COST))
+
+
+def assign_images(costs: Sequence[Tensor], device: torch.device) -> Matching:
+    """Pairs each image's rows and columns.
+
+    Args:
+        costs: float32 ``[R, N]`` of each image, on the host.
+        device: where the pairs are to be.
+    """
+    pairs = [assign(cost) for cost in costs]
+    # One copy for all of them; the host does not wait for it.
+    flat = to_device(torch.from_numpy(np.concatenate([indices for pair in pairs for indices in pair])), device)
+    parts = flat.split([len(indices) for pair in pairs for indices in pair])
+    matching = Matching(zip(parts[::2], parts[1::2], strict=True))
+    matching.finite = all(bool(np.isfinite(cost.numpy()).all()) for cost in costs)
+    return matching
 
 
 class QueryMatcher:
@@ -54,37 +78,67 @@ class QueryMatcher:
         self.location_weight = location_weight
         self._surplus_reported = False
 
-    @torch.no_grad()
-    def __call__(self, prediction: Prediction, locations: Tensor, targets: Sequence[Target]) -> Matching:
+    def __call__(self, prediction: Prediction, locations: Tensor, targets: Sequence[Target],
+                 costs: Sequence[Tensor] | None = None) -> Matching:
         """Matches each image.
 
         Args:
             prediction: class logits ``[B, Q, K + 1]`` and mask logits ``[B, Q, h, w]``.
             locations: ``[B, Q, 2]``, (x, y) in [0, 1] of the canvas.
-            targets: masks on the canvas.
+            targets: ground truth, which knows its canvas (``Target.canvas``).
+            costs: what ``costs`` gave for them, on the host already; None computes them here.
 
         Returns:
             Per image (query indices ascending, object indices): min(Q, N) pairs, empty for images without objects.
         """
-        device_type = prediction.masks.device.type
-        with torch.autocast(device_type, enabled=False):
-            return [self._match_image(logits.float(), masks.float(), location.float(), target)
-                    for logits, masks, location, target
-                    in zip(prediction.logits, prediction.masks, locations, targets, strict=True)]
+        if costs is None:
+            objects = BatchObjects(targets)
+            costs = to_host(self.costs(prediction, self.inside(locations, objects), objects, self.draw(targets)))
+        return assign_images(costs, prediction.logits.device)
 
-    def _match_image(self, logits: Tensor, mask_logits: Tensor, locations: Tensor,
-                     target: Target) -> tuple[Tensor, Tensor]:
-        if len(target) == 0:
-            empty = torch.zeros(0, dtype=torch.int64, device=logits.device)
-            return empty, empty
-        self._report_surplus(len(target), len(logits))
-        masks = target.masks[None].float()
-        class_cost = -logits.softmax(dim=-1)[:, target.labels]
-        location_cost = -(points.sample(masks, locations[None])[0] > 0).float().T
-        at = points.draw((1, self.num_points, 2), logits.device)
-        mask_cost, dice_cost = mask_costs(points.sample(mask_logits[None], at)[0], points.sample(masks, at)[0])
-        return assign(self.mask_weight * mask_cost + self.class_weight * class_cost + self.dice_weight * dice_cost
-                      + self.location_weight * location_cost)
+    def draw(self, targets: Sequence[Target]) -> list[Tensor]:
+        """The random points at which masks are compared: ``[1, P, 2]`` for each image that has objects, in order."""
+        return [points.draw((1, self.num_points, 2), target.masks.device) for target in targets if len(target)]
+
+    @torch.no_grad()
+    def inside(self, locations: Tensor, objects: BatchObjects) -> Tensor:
+        """Whether queries were picked inside objects: float32 ``[sum of N, Q]`` of 0 and 1; the same for all heads.
+
+        Inside is where any pixel that a bilinear sample would touch is the object's.
+        """
+        return (objects.sample(locations.float()[objects.image]) > 0).float()
+
+    @torch.no_grad()
+    def costs(self, prediction: Prediction, inside: Tensor, objects: BatchObjects,
+              drawn: Sequence[Tensor]) -> list[Tensor]:
+        """The cost of every pair: float32 ``[Q, N]`` of each image, on the predictions' device.
+
+        Args:
+            prediction: as in ``__call__``.
+            inside: what ``inside`` gave.
+            objects: of the targets.
+            drawn: what ``draw`` gave.
+        """
+        num_queries = prediction.logits.shape[1]
+        with torch.autocast(prediction.masks.device.type, enabled=False):
+            truths: Iterator[Tensor] = iter(())
+            if drawn:
+                counts = [count for count in objects.counts if count]
+                at = torch.cat([shared.expand(count, -1, -1) for shared, count in zip(drawn, counts, strict=True)])
+                truths = iter(objects.sample(at).split(counts))
+            found, costs = iter(drawn), []
+            for image, (count, start) in enumerate(zip(objects.counts, objects.starts, strict=True)):
+                if not count:
+                    costs.append(prediction.logits.new_zeros(num_queries, 0, dtype=torch.float32))
+                    continue
+                self._report_surplus(count, num_queries)
+                mine = slice(start, start + count)
+                class_cost = -prediction.logits[image].float().softmax(dim=-1)[:, objects.labels[mine]]
+                sampled = points.sample(prediction.masks[image].float()[None], next(found))[0]
+                mask_cost, dice_cost = mask_costs(sampled, next(truths))
+                costs.append(self.mask_weight * mask_cost + self.class_weight * class_cost
+                             + self.dice_weight * dice_cost - self.location_weight * inside[mine].T)
+        return costs
 
     def _report_surplus(self, num_objects: int, num_queries: int) -> None:
         if num_objects > num_queries and not self._surplus_reported:
@@ -118,26 +172,27 @@ class ProposalMatcher:
         self.class_weight = class_weight
         self.location_weight = location_weight
 
-    @torch.no_grad()
-    def __call__(self, logits: Tensor, targets: Sequence[Target]) -> Matching:
+    def __call__(self, logits: Tensor, targets: Sequence[Target], costs: Sequence[Tensor] | None = None) -> Matching:
         """Matches each image.
 
         Args:
             logits: ``[B, K + 1, h, w]``.
-            targets: masks on the canvas.
+            targets: ground truth, which knows its canvas (``Target.canvas``).
+            costs: what ``costs`` gave for them, on the host already; None computes them here.
 
         Returns:
             Per image (row-major positions ascending, object indices).
         """
-        matching = []
+        return assign_images(to_host(self.costs(logits, targets)) if costs is None else costs, logits.device)
+
+    @torch.no_grad()
+    def costs(self, logits: Tensor, targets: Sequence[Target]) -> list[Tensor]:
+        """The cost of every pair: float32 ``[h * w, N]`` of each image, on the logits' device."""
+        costs = []
         with torch.autocast(logits.device.type, enabled=False):
-            for image, target in zip(logits.float(), targets, strict=True):
+            for image, target in zip(logits, targets, strict=True):
                 # A cell counts as inside as soon as one pixel of it is.
-                inside = F.adaptive_max_pool2d(target.masks.float(), image.shape[-2:]).flatten(1) > 0
-                class_cost = -image.softmax(dim=0).flatten(1).T[:, target.labels]
-                if len(target):
-                    matching.append(assign(self.class_weight * class_cost - self.location_weight * inside.float().T))
-                else:
-                    empty = torch.zeros(0, dtype=torch.int64, device=logits.device)
-                    matching.append((empty, empty))
-        return matching
+                inside = inside_cells(target, (image.shape[-2], image.shape[-1])).flatten(1)
+                class_cost = -image.float().softmax(dim=0).flatten(1).T[:, target.labels]
+                costs.append(self.class_weight * class_cost - self.location_weight * inside.float().T)
+        return costs

@@ -24,9 +24,17 @@ def sample(maps: Tensor, points: Tensor) -> Tensor:
     return F.grid_sample(maps, 2.0 * points[:, None] - 1.0, mode='bilinear', align_corners=False).squeeze(2)
 
 
+def draw_candidates(count: int, num_points: int, oversample_ratio: float, importance_ratio: float,
+                    device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """The random points that ``uncertain_points`` chooses from, and those that it adds (None for none)."""
+    candidates = draw((count, int(num_points * oversample_ratio), 2), device)
+    fresh = num_points - int(importance_ratio * num_points)
+    return candidates, draw((count, fresh, 2), device) if fresh > 0 else None
+
+
 @torch.no_grad()
 def uncertain_points(mask_logits: Tensor, num_points: int, oversample_ratio: float = 3.0,
-                     importance_ratio: float = 0.75) -> Tensor:
+                     importance_ratio: float = 0.75, drawn: tuple[Tensor, Tensor | None] | None = None) -> Tensor:
     """Points where masks are undecided, mixed with points from anywhere.
 
     ``oversample_ratio * num_points`` uniform points are drawn for each mask; the ``importance_ratio`` share of
@@ -34,16 +42,14 @@ def uncertain_points(mask_logits: Tensor, num_points: int, oversample_ratio: flo
 
     Args:
         mask_logits: float ``[N, 1, h, w]``.
+        drawn: what ``draw_candidates`` gave, where the points were drawn beforehand.
 
     Returns:
         float ``[N, num_points, 2]``, (x, y) in [0, 1].
     """
-    count, device = len(mask_logits), mask_logits.device
-    candidates = draw((count, int(num_points * oversample_ratio), 2), device)
-    num_uncertain = int(importance_ratio * num_points)
+    candidates, fresh = drawn or draw_candidates(len(mask_logits), num_points, oversample_ratio, importance_ratio,
+                                                 mask_logits.device)
     certainty = sample(mask_logits, candidates)[:, 0].abs()
-    chosen = certainty.topk(num_uncertain, dim=1, largest=False).indices
+    chosen = certainty.topk(int(importance_ratio * num_points), dim=1, largest=False, sorted=False).indices
     points = candidates.gather(1, chosen[:, :, None].expand(-1, -1, 2))
-    if num_points > num_uncertain:
-        points = torch.cat([points, draw((count, num_points - num_uncertain, 2), device)], dim=1)
-    return points
+    return points if fresh is None else torch.cat([points, fresh], dim=1)

@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,10 +13,16 @@ from modelscope.models.base import TorchModel
 from modelscope.models.builder import MODELS
 from torch import Tensor
 
-from modelscope_fastinst.checkpoints import load_weights, save_weights
+from modelscope_fastinst.checkpoints import load_weights
+from modelscope_fastinst.checkpoints.writing import weights_content, write_together
 from modelscope_fastinst.models.fastinst import build_fastinst
 from modelscope_fastinst.objective.criterion import build_criterion
-from modelscope_fastinst.plugin.configuration import LOADER_KEYS, plain, write_configuration
+from modelscope_fastinst.plugin.configuration import (
+    CONFIGURATION_FILE,
+    LOADER_KEYS,
+    configuration_content,
+    plain,
+)
 from modelscope_fastinst.plugin.registry import TASK
 from modelscope_fastinst.structures import NetworkOutput, Target
 
@@ -95,12 +103,13 @@ class FastInstModel(TorchModel):
             ValueError: training mode without targets.
         """
         device = self.device
-        images = images.to(device) if isinstance(images, Tensor) else [image.to(device) for image in images]
+        images = (images.to(device, non_blocking=True) if isinstance(images, Tensor)
+                  else [image.to(device, non_blocking=True) for image in images])
         if not self.training:
             return self.network(images)
         if targets is None:
             raise ValueError('training mode needs targets; call eval() for inference')
-        targets = [target.to(device) for target in targets]
+        targets = [target.to(device, non_blocking=True) for target in targets]
         losses = self.criterion(self.network(images, targets=targets, match=self.criterion.match), targets)
         total = torch.stack(list(losses.values())).sum()
         # One transfer for all of them: every .item() would wait for the device.
@@ -144,7 +153,9 @@ class FastInstModel(TorchModel):
                         save_config_function: Any = None, **kwargs: Any) -> None:
         """Writes a folder that ``pipeline()`` loads: ``model.safetensors`` and ``configuration.json``.
 
-        Each file appears at once or not at all. ModelScope's other arguments are accepted and not used: which file is
+        Each file appears at once or not at all, and the weights are never beside the configuration of another model: a
+        process that is killed leaves a folder that loads, or, where there was another model before, one without
+        configuration. ModelScope's other arguments are accepted and not used: which file is
         written and how is the same for every caller, and nothing else of the model's old folder is copied.
 
         Args:
@@ -157,8 +168,21 @@ class FastInstModel(TorchModel):
         os.makedirs(folder, exist_ok=True)
         config = config if config is not None else getattr(self, 'cfg', None)
         self.state_dict()   # refuses a model whose weights are no longer the published ones
-        save_weights(self.network, os.path.join(folder, WEIGHTS_FILE))
-        write_configuration(folder, plain(config or {}), self._settings)
+        weights = weights_content(self.network)
+        configuration = configuration_content(plain(config or {}), self._settings)
+        weights_file, file = Path(folder, WEIGHTS_FILE), Path(folder, CONFIGURATION_FILE)
+        write_together({weights_file: lambda stream: stream.write(weights),
+                        file: lambda stream: stream.write(configuration)},
+                       withdraw=None if _same_model(file, configuration) else file, needed=len(weights))
+
+
+def _same_model(file: Path, configuration: bytes) -> bool:
+    """Whether a configuration file, if it is there, describes the network that this configuration describes."""
+    try:
+        there = json.loads(file.read_bytes())
+    except (OSError, ValueError):   # none, or none that anybody could load
+        return False
+    return isinstance(there, dict) and there.get('model') == json.loads(configuration)['model']
 
 
 def _checked_classes(classes: Any, decoder: Mapping[str, Any], where: str) -> list[str]:

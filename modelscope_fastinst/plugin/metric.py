@@ -9,7 +9,13 @@ from modelscope.metrics.base import Metric
 from modelscope.metrics.builder import METRICS
 from torch import Tensor
 
+from modelscope_fastinst.evaluation.averages import metric_names
+from modelscope_fastinst.evaluation.matching import ENGINES, check_engine
+from modelscope_fastinst.evaluation.report import EvaluationReport
 from modelscope_fastinst.structures import Instances, NetworkOutput, Sample
+
+from .configuration import plain
+from .evaluation_settings import worst_of
 
 
 @METRICS.register_module(group_key='default', module_name='fastinst-coco-metric', force=True)
@@ -19,21 +25,28 @@ class FastInstCocoMetric(Metric):
     Args:
         classes: names in the order of the class indices; default the model's of the trainer that uses the metric.
         max_instances: so many of an image's best instances count; COCO's AP takes at most 100.
+        engine: what matches results and objects, 'pycocotools' or 'faster-coco-eval'; default ``evaluation.engine`` of
+            the trainer that uses the metric, else 'pycocotools'.
 
     Raises:
         TypeError: a setting that the metric does not have.
-        ValueError: ``max_instances`` is not a whole number from 1 to 100.
+        ValueError: ``max_instances`` is not a whole number from 1 to 100, or an unknown engine.
+        ImportError: the engine is not installed.
     """
 
-    def __init__(self, classes: Sequence[str] | None = None, max_instances: int = 100, **kwargs: Any):
+    def __init__(self, classes: Sequence[str] | None = None, max_instances: int = 100, engine: str | None = None,
+                 **kwargs: Any):
         super().__init__()
         kwargs.pop('trust_remote_code', None)   # which ModelScope's registry may add
         if kwargs:
             raise TypeError(f'fastinst-coco-metric has no setting {", ".join(map(repr, kwargs))}; known are classes, '
-                            'max_instances')
+                            'max_instances, engine')
         if isinstance(max_instances, bool) or not isinstance(max_instances, int) or not 1 <= max_instances <= 100:
             raise ValueError(f'fastinst-coco-metric: max_instances must be a whole number from 1 to 100; got '
                              f'{max_instances!r}')
+        if engine is not None:
+            check_engine(engine)
+        self.engine = engine
         self.trainer: Any = None
         self.classes = list(classes) if classes is not None else None
         self.max_instances = max_instances
@@ -48,7 +61,10 @@ class FastInstCocoMetric(Metric):
                 if self.trainer is None:
                     raise ValueError('the metric needs the class names: classes=[...]')
                 self.classes = list(self.trainer.model_classes)
-            self._evaluator = CocoEvaluator(self.classes)
+            cfg = getattr(self.trainer, 'cfg', None)
+            section = plain(cfg.safe_get('evaluation') or {}) if cfg is not None else {}
+            self._evaluator = CocoEvaluator(self.classes, self.engine or section.get('engine') or ENGINES[0],
+                                            worst=(worst_of(section) or 0) if cfg is not None else 0)
         return self._evaluator
 
     def add(self, outputs: NetworkOutput | Sequence[Instances], inputs: Mapping[str, Any]) -> None:
@@ -64,11 +80,17 @@ class FastInstCocoMetric(Metric):
         for sample, instances in zip(samples, outputs, strict=True):
             best = Instances(*(part[:self.max_instances] for part in (instances.scores, instances.labels,
                                                                       instances.masks, instances.boxes)))
-            self.evaluator.add(sample.image_id, sample.original_size, sample.annotations, best)
+            self.evaluator.add(sample.image_id, sample.original_size, sample.annotations, best, sample.image,
+                               sample.file_name)
 
     def evaluate(self) -> dict[str, Any]:
         """The averages over everything added; see ``evaluation.coco.CocoEvaluator.evaluate``."""
         return self.evaluator.evaluate()
+
+    def report(self, values: Mapping[str, float] | None = None) -> EvaluationReport:
+        """Curves, best thresholds and worst images of everything added; ``values`` are those that ``evaluate`` gave."""
+        names = metric_names(self.evaluator.classes)
+        return self.evaluator.report({name: values[name] for name in names} if values is not None else None)
 
     def merge(self, other: FastInstCocoMetric) -> None:
         """Takes in what another process's metric has gathered; an image that both have counts once."""
@@ -124,10 +146,14 @@ def gathered_values(metrics: Sequence[Metric], group: Any = None) -> dict[str, A
 
 
 def metrics_table(values: Mapping[str, Any], classes: Sequence[str]) -> str:
-    """Metrics as text: the averages, and below them a line for every class (values named ``segm_AP/<class>``)."""
-    averages = {name: value for name, value in values.items() if '/' not in name}
-    lines = ['evaluation: ' + ' '.join(f'{name} {value:.4f}' if isinstance(value, float) else f'{name} {value}'
-                                       for name, value in averages.items())]
+    """Metrics as text: the averages, a line for each kind, and then one for every class (``segm_AP/<class>``)."""
+    averages: dict[str, list[str]] = {}
+    for name, value in values.items():
+        if '/' not in name:
+            averages.setdefault('_'.join(name.split('_')[:2]), []).append(
+                f'{name} {value:.4f}' if isinstance(value, float) else f'{name} {value}')
+    lines = [('evaluation: ' if not number else '  ') + ' '.join(shown)
+             for number, shown in enumerate(averages.values())]
     kinds = list(dict.fromkeys(name.partition('/')[0] for name in values if '/' in name))
     if kinds:
         width = max(len(label) for label in [*classes, 'class'])

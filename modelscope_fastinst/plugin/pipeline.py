@@ -39,7 +39,8 @@ class FastInstPipeline(Pipeline):
 
     - ``batch_size``: for lists, how many images of equal canvas go through the network together. Results do not depend
       on it, but for rounding on a GPU; on a CPU, where it would gain nothing, they are equal to the last bit.
-    - ``score_thr``: instances below this score are left out.
+    - ``score_thr``: instances below this score are left out; one number, or numbers by class name (other classes keep
+      theirs).
     - ``min_size``, ``max_size``: short and longest long side of the network's input, in pixels; None for the default.
     - ``max_instances``: at most this many instances of an image, the best.
     - ``classes``: names of the classes to look for.

@@ -42,23 +42,29 @@ class FastInstPostprocessor:
     Args:
         class_names: names of the network's classes.
         classes: names of the classes to look for; None for all.
-        **settings: ``score_thr``, ``max_instances``, ``mask_format``, ``candidates``.
+        score_thr: a number for all classes, or numbers by class name; classes that are not named keep 0.5.
+        **settings: ``max_instances``, ``mask_format``, ``candidates``.
 
     Raises:
         ValueError: an unknown class name or setting, or one out of range.
     """
 
-    def __init__(self, class_names: Sequence[str], classes: Sequence[str] | None = None, **settings: Any) -> None:
+    def __init__(self, class_names: Sequence[str], classes: Sequence[str] | None = None, score_thr: Any = 0.5,
+                 **settings: Any) -> None:
         self.class_names = list(class_names)
         known = [one.name for one in fields(InstancePostprocessor)]
         unknown = sorted(set(settings) - set(known))
         if unknown:
             raise ValueError(f'postprocessor: unknown settings {unknown}; known are type, {", ".join(known)}')
-        self.instances = InstancePostprocessor(classes=self._indices(classes), **settings)
+        self.instances = InstancePostprocessor(classes=self._indices(classes),
+                                               score_thr=self._thresholds(score_thr, 0.5), **settings)
 
     def __call__(self, output: NetworkOutput, original_sizes: Sequence[tuple[int, int]],
                  **options: Any) -> list[Instances]:
-        """The instances of each image; ``options`` take the place of settings for this call only."""
+        """The instances of each image; ``options`` take the place of settings for this call only.
+
+        Classes that a ``score_thr`` by class name does not name keep their threshold.
+        """
         return self._with(options)(output, original_sizes)
 
     def check(self, **options: Any) -> None:
@@ -68,7 +74,20 @@ class FastInstPostprocessor:
     def _with(self, options: Mapping[str, Any]) -> InstancePostprocessor:
         if 'classes' in options:
             options = {**options, 'classes': self._indices(options['classes'])}
+        if 'score_thr' in options:
+            options = {**options, 'score_thr': self._thresholds(options['score_thr'], self.instances.score_thr)}
         return replace(self.instances, **options)
+
+    def _thresholds(self, given: Any, others: float | tuple[float, ...]) -> Any:
+        """A number as it is, numbers by class name as a tuple with one for each class."""
+        if not isinstance(given, Mapping):
+            return given
+        unknown = [name for name in given if name not in self.class_names]
+        if unknown:
+            raise ValueError(f'score_thr: the model does not know {unknown}; it knows {self.class_names}')
+        if not isinstance(others, tuple):
+            others = (others,) * len(self.class_names)
+        return tuple(given.get(name, other) for name, other in zip(self.class_names, others, strict=True))
 
     def _indices(self, names: Sequence[str] | str | None) -> tuple[int, ...] | None:
         if names is None:

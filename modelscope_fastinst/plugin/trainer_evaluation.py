@@ -1,8 +1,9 @@
 """Evaluation by the trainer, alone or between two training iterations."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,21 +12,38 @@ from modelscope.trainers.trainer import EpochBasedTrainer
 from modelscope.utils.constant import ModeKeys, TrainerStages
 from modelscope.utils.data_utils import to_device
 from modelscope.utils.torch_utils import is_master
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from modelscope_fastinst.checkpoints import load_weights
+from modelscope_fastinst.evaluation.report import EvaluationReport
 from modelscope_fastinst.structures import Instances
 
 from .configuration import plain
-from .hooks import write_log
-from .metric import find_instances, gathered_values, metrics_table
+from .ema_hook import raw_values
+from .evaluation_report import REPORT_DIR, write_report
+from .evaluation_settings import views_of, worst_of
+from .metric import FastInstCocoMetric, find_instances, gathered_values, metrics_table
 from .sampling import build_loader
 from .trainer_keys import ConfigurationError
+from .training_log import write_log
+from .views import find_in_views
 
 
 class EvaluatingTrainer(EpochBasedTrainer):
-    """The library's trainer with this project's data loaders and evaluation; what trains is ``FastInstTrainer``."""
+    """The library's trainer with this project's data loaders and evaluation; what trains is ``FastInstTrainer``.
+
+    Attributes:
+        evaluation_report: of the last evaluation: curves, thresholds, confusion, worst images; None without COCO AP.
+            It is in ``work_dir/evaluation`` as well, unless ``evaluation.report`` is false; a training that keeps the
+            best model keeps that one's there.
+        best_thresholds: by class name, the score threshold of the best F1 in that evaluation; None where nothing that
+            was found is right, and with ``evaluation.tta``, whose fused scores are not those of the pipeline.
+    """
+
+    evaluation_report: EvaluationReport | None = None
+    best_thresholds: dict[str, float] | None = None
+    checkpoint_hook: Any = None
 
     @property
     def network(self) -> nn.Module:
@@ -38,12 +56,13 @@ class EvaluatingTrainer(EpochBasedTrainer):
         return torch.distributed.get_world_size(self.dp_group) if self._dist else 1
 
     def evaluate(self, checkpoint_path: str | None = None, saving_fn: Callable | None = None,
-                 **kwargs: Any) -> dict[str, Any]:
+                 report: bool = True, **kwargs: Any) -> dict[str, Any]:
         """The metrics on the evaluation set, of the averaged weights where there are any.
 
         Args:
             checkpoint_path: a weights file or model folder to evaluate; it stays loaded.
             saving_fn: called as the library's trainer does, with inputs and outputs of each batch.
+            report: whether to write the report down, where ``evaluation.report`` asks for one.
         """
         if self.eval_dataset is None:
             raise ConfigurationError(f'{self._file}: no evaluation set: give eval_dataset= or a dataset.val section')
@@ -61,13 +80,43 @@ class EvaluatingTrainer(EpochBasedTrainer):
             metric.trainer = self
         with self.evaluated_weights() if checkpoint_path is None else nullcontext():
             self._metric_values = self.evaluation_loop(self.eval_dataloader, metrics)
+        self._take_report(metrics)
+        if report:
+            self.write_report()
         if is_master():
             self.logger.info(metrics_table(self._metric_values, self.model_classes))
         return self._metric_values
 
+    def _take_report(self, metrics: Sequence[Any]) -> None:
+        """Remembers what the evaluation says beyond its values."""
+        report = next((metric.report(self._metric_values) for metric in metrics
+                       if isinstance(metric, FastInstCocoMetric)), None)
+        self.evaluation_report = report
+        fused = views_of(plain(self.cfg.evaluation)) is not None
+        self.best_thresholds = (dict(report.thresholds) if report is not None and report.has_matches and not fused
+                                else None)
+
+    @property
+    def report_folder(self) -> Path | None:
+        """Where this process writes the report of an evaluation; None where it does not."""
+        wanted = is_master() and worst_of(plain(self.cfg.evaluation)) is not None
+        return Path(self.work_dir) / REPORT_DIR if wanted else None
+
+    def write_report(self) -> None:
+        """Writes the report of the last evaluation into the work folder; a training goes on where that cannot be."""
+        folder = self.report_folder
+        if self.evaluation_report is not None and folder is not None:
+            try:
+                write_report(self.evaluation_report, folder)
+            except OSError as error:
+                self.logger.error(f'{folder}: the report of this evaluation is not written: {error}')
+
     def evaluate_while_training(self, iteration: int) -> None:
         """Evaluates between two training iterations, and leaves the trainer as it was."""
-        metrics = self.evaluate()
+        raw = raw_values(self) if self.ema and self.ema.evaluate_raw else {}
+        # The best model's report is written with the model.
+        keeps_best = self.checkpoint_hook is not None and self.checkpoint_hook.metric_key is not None
+        metrics = {**self.evaluate(report=not keeps_best), **raw}
         self._mode = ModeKeys.TRAIN
         self.data_loader = self.train_dataloader
         self.model.train()
@@ -101,8 +150,12 @@ class EvaluatingTrainer(EpochBasedTrainer):
         """The instances of one batch, in its order, with masks as RLE."""
         self.model.eval()
         with torch.no_grad(), self._autocast(self.amp if self.cfg.safe_get('evaluation.amp') else None):
-            return find_instances(self.model, data['images'], [s.original_size for s in data['samples']],
-                                  self.network.size_divisor)
+            # Not through a parallel wrapper: its processes would wait for each other, and their shares differ.
+            def find(images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Instances]:
+                return find_instances(self.unwrap_module(self.model), images, sizes, self.network.size_divisor)
+
+            sizes, views = [s.original_size for s in data['samples']], views_of(plain(self.cfg.evaluation))
+            return find_in_views(find, data['images'], sizes, views) if views else find(data['images'], sizes)
 
     def _autocast(self, amp: str | None) -> Any:
         if amp is None:

@@ -35,7 +35,8 @@ class InstancePostprocessor:
     settings.
 
     Attributes:
-        score_thr: keep instances whose final score is at least this, in [0, 1].
+        score_thr: keep instances whose final score is at least this, in [0, 1]; one number for all classes, or a tuple
+            with one for each.
         max_instances: keep at most this many instances, the best; None for all candidates.
         classes: class indices to look for, None for all. Other classes are put aside before candidates are chosen, so
             that they cannot crowd out the ones asked for.
@@ -48,15 +49,16 @@ class InstancePostprocessor:
     Raises:
         ValueError: a setting of the wrong type or out of range; names it and its value.
     """
-    score_thr: float = 0.5
+    score_thr: float | tuple[float, ...] = 0.5
     max_instances: int | None = 100
     classes: Sequence[int] | None = None
     mask_format: str = 'array'
     candidates: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.score_thr, bool) or not isinstance(self.score_thr, Real) or not 0 <= self.score_thr <= 1:
-            raise ValueError(f'score_thr is {self.score_thr!r}; it must be a number between 0 and 1')
+        for score_thr in self.score_thr if isinstance(self.score_thr, tuple) else (self.score_thr,):
+            if isinstance(score_thr, bool) or not isinstance(score_thr, Real) or not 0 <= score_thr <= 1:
+                raise ValueError(f'score_thr is {score_thr!r}; it must be a number between 0 and 1')
         if self.max_instances is not None and not _whole(self.max_instances, 0):
             raise ValueError(f'max_instances is {self.max_instances!r}; it must be a whole number, at least 0, or None '
                              'for no limit')
@@ -101,8 +103,9 @@ class InstancePostprocessor:
             masks, axes = masks.transpose(1, 2), axes[::-1]
 
         selection = _Selection(self.max_instances)
+        thresholds = self._thresholds(logits.shape[-1] - 1)
         on_cpu = masks.cpu().numpy()
-        for probability, query, label in self._candidates(index, logits.float().cpu().numpy()):
+        for probability, query, label in self._candidates(index, logits.float().cpu().numpy(), thresholds):
             if not selection.accepts(probability):
                 break
             if query not in selection.quality:
@@ -112,7 +115,7 @@ class InstancePostprocessor:
                 region = upsample_region(masks[query], *axes, positive_extent(on_cpu[query]))
                 selection.quality[query] = np.float32(region.confidence / (region.area + 1e-6))
             score = probability * selection.quality[query]
-            if score >= self.score_thr and selection.accepts(score):
+            if score >= thresholds[label] and selection.accepts(score):
                 # A query that was turned away or fell out never comes back, so `region` is this query's here: its
                 # later candidates have smaller class probabilities.
                 if query not in selection.masks:
@@ -120,7 +123,14 @@ class InstancePostprocessor:
                 selection.add(score, query, label)
         return self._assemble(selection, (height, width))
 
-    def _candidates(self, index: int, logits: np.ndarray) -> Iterator[tuple[np.float32, int, int]]:
+    def _thresholds(self, num_classes: int) -> np.ndarray:
+        """The score threshold of each class, in the scores' own type."""
+        if isinstance(self.score_thr, tuple) and len(self.score_thr) != num_classes:
+            raise ValueError(f'score_thr has {len(self.score_thr)} numbers; the network has {num_classes} classes')
+        return np.broadcast_to(np.asarray(self.score_thr, np.float32), (num_classes,))
+
+    def _candidates(self, index: int, logits: np.ndarray,
+                    thresholds: np.ndarray) -> Iterator[tuple[np.float32, int, int]]:
         """Class probability, query and label of the candidates that can reach the threshold, most probable first."""
         if not np.isfinite(logits).all():
             raise ValueError(f'class logits of image {index} are not finite: the network diverged, or overflowed in '
@@ -133,9 +143,10 @@ class InstancePostprocessor:
             if len(unknown):
                 raise ValueError(f'classes holds {unknown.tolist()}; the network knows 0 to {num_classes - 1}')
         exponentials = np.exp(logits - logits.max(1, keepdims=True))
-        probabilities = (exponentials / exponentials.sum(1, keepdims=True))[:, labels].ravel()
+        probabilities = (exponentials / exponentials.sum(1, keepdims=True))[:, labels]
         # A mask's quality is at most 1, so no candidate scores more than its class probability.
-        likely = np.flatnonzero(probabilities >= self.score_thr)
+        likely = np.flatnonzero(probabilities >= thresholds[labels])
+        probabilities = probabilities.ravel()
         limit = max(CANDIDATES, self.max_instances or 0) if self.candidates is None else self.candidates
         likely = likely[np.argsort(-probabilities[likely], kind='stable')[:limit]]
         for pair in likely:

@@ -5,6 +5,8 @@ import contextlib
 import io
 import json
 import pickle
+import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from modelscope_fastinst.evaluation.coco import CocoEvaluator, evaluate_results, metric_names
+from modelscope_fastinst.evaluation.coco import ENGINES, CocoEvaluator, evaluate_results, metric_names
 from modelscope_fastinst.structures import Instances
 
 SIZE = (120, 160)
@@ -54,13 +56,15 @@ def scene(seed):
     """Random ground truth, with crowds, and results near it: shifted, missed, of a wrong class, out of the blue."""
     rng = np.random.default_rng(seed)
     truth, found = [], []
-    for _ in range(rng.integers(0, 7)):
+    # More than 100 results of a class, of which the best count, in images with ids above 100.
+    crowded = seed == CROWDED
+    for _ in range(150 if crowded else rng.integers(0, 7)):
         left, top = int(rng.integers(0, 110)), int(rng.integers(0, 70))
         width, height = (int(value) for value in rng.integers(4, 50, 2))
         box = (left, top, left + width, top + height)
-        label = int(rng.integers(0, 3))
+        label = int(rng.integers(0, 3)) if not crowded else 0
         truth.append(annotation(label, box, iscrowd=int(rng.random() < 0.15)))
-        if rng.random() < 0.8:
+        if crowded or rng.random() < 0.8:
             shift = rng.integers(-3, 4, 4)
             near = np.clip(np.array(box) + shift, 0, [159, 119, 160, 120])
             near[2:] = np.maximum(near[2:], near[:2] + 1)
@@ -70,8 +74,8 @@ def scene(seed):
     return truth, instances(*found)
 
 
-def filled(ids, classes=CLASSES):
-    evaluator = CocoEvaluator(classes)
+def filled(ids, classes=CLASSES, **options):
+    evaluator = CocoEvaluator(classes, **options)
     for image_id in ids:
         evaluator.add(image_id, SIZE, *scene(image_id))
     return evaluator
@@ -102,22 +106,26 @@ def by_pycocotools(ids):
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-            names = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
-            expected |= {f'{kind}_{name}': value for name, value in zip(names, evaluation.stats[:6], strict=True)}
+            names = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l', 'mAR_1', 'mAR_10', 'mAR_100', 'mAR_s',
+                     'mAR_m', 'mAR_l')
+            expected |= {f'{kind}_{name}': value for name, value in zip(names, evaluation.stats, strict=True)}
             for index, name in enumerate(CLASSES):
                 precision = evaluation.eval['precision'][:, :, index, 0, 2]
                 expected[f'{kind}_AP/{name}'] = precision[precision > -1].mean() if (precision > -1).any() else -1
     return expected
 
 
-IDS = [7, 3, 1000, 12, 5, 8, 2, 30, 31, 32, 33, 34]
+CROWDED = 1000
+IDS = [7, 3, 12, 5, 8, 2, 30, 31, 32, 33, 34]
 
 
-def test_every_number_equals_pycocotools():
-    expected = by_pycocotools(IDS)
-    metrics = filled(IDS).evaluate()
+@pytest.mark.parametrize('engine', ENGINES)
+def test_every_number_equals_pycocotools(engine):
+    ids = [*IDS[:2], CROWDED, *IDS[2:]]
+    expected = by_pycocotools(ids)
+    metrics = filled(ids, engine=engine).evaluate()
     assert metrics.keys() == expected.keys()
-    assert 0.2 < metrics['segm_mAP'] < 0.9 and metrics['segm_AP/unused'] == -1
+    assert 0.1 < metrics['segm_mAP'] < 0.9 and metrics['segm_AP/unused'] == -1
     assert metrics == pytest.approx(expected, abs=1e-12)
 
 
@@ -257,12 +265,53 @@ def test_results_that_do_not_fit_the_annotations_are_refused(tmp_path, change, m
         evaluate_results(*files)
 
 
-def test_coco_sample_results_have_the_published_ap(shared_data):
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize('kind', ['segm', 'bbox'])
+def test_every_number_equals_pycocotools_on_coco_samples(shared_data, kind, engine):
     folder = shared_data / 'cocoeval'
-    truth = folder / 'instances_val2014_100.json'
-    metrics = evaluate_results(truth, folder / 'instances_val2014_fakesegm100_results.json')
-    numbers = [round(metrics[name], 4) for name in ('segm_mAP', 'segm_mAP_50', 'segm_mAP_75')]
-    assert numbers == [0.3195, 0.5623, 0.2989]
-    metrics = evaluate_results(truth, folder / 'instances_val2014_fakebbox100_results.json')
-    numbers = [round(metrics[f'bbox_mAP{end}'], 3) for end in ('', '_50', '_75', '_s', '_m', '_l')]
-    assert numbers == [0.505, 0.697, 0.573, 0.586, 0.519, 0.501]   # what pycocotools prints for them
+    files = folder / 'instances_val2014_100.json', folder / f'instances_val2014_fake{kind}100_results.json'
+    metrics = evaluate_results(*files, engine=engine)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(files[0]))
+        evaluation = COCOeval(truth, truth.loadRes(str(files[1])), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    names = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l', 'mAR_1', 'mAR_10', 'mAR_100', 'mAR_s', 'mAR_m',
+             'mAR_l')
+    assert [metrics[f'{kind}_{name}'] for name in names] == pytest.approx(list(evaluation.stats), abs=1e-9)
+    if kind == 'segm':   # as published beside the sample
+        assert [round(metrics[f'segm_{name}'], 4) for name in names[:3]] == [0.3195, 0.5623, 0.2989]
+    for index, category in enumerate(evaluation.params.catIds):
+        precision = evaluation.eval['precision'][:, :, index, 0, 2]
+        expected = precision[precision > -1].mean() if (precision > -1).any() else -1
+        assert metrics[f'{kind}_AP/{truth.cats[category]["name"]}'] == pytest.approx(expected, abs=1e-9)
+
+
+def test_what_is_kept_of_an_image_is_small_however_large_its_masks():
+    rng = np.random.default_rng(0)
+    evaluator = CocoEvaluator(CLASSES)
+    size, each = (640, 640), 30
+    speckled = [rle(rng.random(size) < 0.5) for _ in range(each)]   # tens of kilobytes each
+    tracemalloc.start()
+    for image_id in range(6):
+        boxes = np.tile(np.array([[0, 0, 640, 640]], np.float32), (each, 1))
+        masks = [{**mask, 'counts': mask['counts'].encode()} for mask in speckled]   # no memory in common
+        found = Instances(rng.random(each), np.zeros(each, int), masks, boxes)
+        evaluator.add(image_id, size, [{'category_id': 0, 'segmentation': speckled[image_id]}], found)
+        del found, masks
+        if image_id == 0:   # imports and caches come with the first
+            before = tracemalloc.get_traced_memory()[0]
+    kept = (tracemalloc.get_traced_memory()[0] - before) / 5
+    tracemalloc.stop()
+    assert kept < 200 * each
+    assert evaluator.nbytes <= len(evaluator) * (40 * each + 100)
+    assert len(pickle.dumps(evaluator)) < 10_000 + len(evaluator) * 200 * each
+
+
+def test_a_missing_engine_is_said_before_anything_is_evaluated(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'faster_coco_eval', None)
+    with pytest.raises(ImportError, match='faster-coco-eval is not installed: pip install faster-coco-eval, or use'):
+        CocoEvaluator(CLASSES, engine='faster-coco-eval')
+    with pytest.raises(ValueError, match="'faster' is unknown; known are pycocotools, faster-coco-eval"):
+        CocoEvaluator(CLASSES, engine='faster')

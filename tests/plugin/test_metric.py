@@ -168,8 +168,9 @@ def test_table_has_a_line_for_every_class(results):
     text = metrics_table(metric_of(*results).evaluate(), CLASSES)
     lines = text.splitlines()
     assert lines[0].startswith('evaluation: segm_mAP 0.')
-    assert lines[1].split() == ['class', 'segm_AP', 'bbox_AP']
-    assert [line.split()[0] for line in lines[2:]] == CLASSES
+    assert [line.split()[0] for line in lines[1:4]] == ['bbox_mAP', 'segm_mAR_1', 'bbox_mAR_1']
+    assert lines[4].split() == ['class', 'segm_AP', 'bbox_AP']
+    assert [line.split()[0] for line in lines[5:]] == CLASSES
 
 
 def test_equals_pycocotools_on_real_results(shared_data):

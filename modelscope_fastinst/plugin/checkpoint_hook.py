@@ -1,28 +1,25 @@
 """Checkpoints that survive a power cut, and the result folder that ``pipeline()`` loads.
 
-Of every saved state there are two files, named as the library names them: ``epoch_N.pth`` (or ``iter_N.pth``), the
-network's state dict with its published keys, and ``epoch_N_trainer_state.pth`` with everything else. Each is written to
-a temporary file, synced and renamed; a state counts only once both are there. Both load with ``weights_only=True``.
+The two files of a saved state (``checkpoint_files``) are written to temporary files, synced and renamed; older states
+are removed only after that. Both load with ``weights_only=True``.
 """
 from __future__ import annotations
 
-import os
-import re
-import signal
-import threading
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from modelscope.trainers.hooks.hook import Hook
-from modelscope.utils.torch_utils import is_master
 
-from .hooks import ends_within_epoch, largest
+from modelscope_fastinst.checkpoints.writing import remove_leftovers
+
+from .checkpoint_files import remove_remains, remove_state, saved_states, write_state
+from .configuration import CONFIGURATION_FILE
+from .evaluation_hook import ends_within_epoch
+from .processes import gathered, is_first, rank, world_size
+from .result_folders import OUTPUT_DIR, RAW_OUTPUT_DIR
 from .sampling import rng_state, set_rng_state
-
-OUTPUT_DIR = 'output'
-STATE_SUFFIX = '_trainer_state.pth'
-_NAME = re.compile(r'(epoch|iter)_(\d+)')
 
 
 class CheckpointHook(Hook):
@@ -49,11 +46,21 @@ class CheckpointHook(Hook):
         self.sign = -1.0 if best and best.get('rule', 'max') == 'min' else 1.0
         self.best_score: float | None = None
         self.best_iter: int | None = None
-        self._due = False
+        self._due = self._handed_out = False
 
     def before_run(self, trainer: Any) -> None:
-        if is_master():
-            Path(trainer.work_dir, OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
+        output = Path(trainer.work_dir, OUTPUT_DIR)
+        if self.best_score is not None and not (output / CONFIGURATION_FILE).is_file():
+            trainer.logger.warning(f'{output}: has not the best model so far ({self.metric_key} {self.best_score:.4f}, '
+                                   f'iteration {self.best_iter}); the best one from here on will be there')
+            self.best_score = self.best_iter = None
+        if is_first():
+            output.mkdir(parents=True, exist_ok=True)
+            removed = [*remove_remains(trainer.work_dir), *remove_leftovers(output),
+                       *remove_leftovers(Path(trainer.work_dir, RAW_OUTPUT_DIR))]
+            if removed:
+                trainer.logger.info(f'removed what an interrupted training had left half-written: '
+                                    f'{", ".join(map(str, removed))}')
 
     def after_train_iter(self, trainer: Any) -> None:
         self._keep_best(trainer, trainer.iter + 1)
@@ -66,16 +73,24 @@ class CheckpointHook(Hook):
     def save_within_epoch(self, trainer: Any) -> None:
         """Saves the state as it is after an iteration that made a step."""
         self._due = False
-        # An iteration that ends an epoch is resumed at the start of the next one.
-        ends = self.end_of_epoch(trainer)
-        self._save(trainer, f'iter_{trainer.iter + 1}', epoch=trainer.epoch + ends, iteration=trainer.iter + 1,
-                   inner_iter=0 if ends else trainer.inner_iter + 1)
+        # After an epoch's last iteration its end is still to come: resumed, the training evaluates it.
+        self._save(trainer, f'iter_{trainer.iter + 1}', epoch=trainer.epoch, iteration=trainer.iter + 1,
+                   inner_iter=trainer.inner_iter + 1)
 
     def after_train_epoch(self, trainer: Any) -> None:
         self._keep_best(trainer, trainer.iter)
         done = trainer.epoch + 1
         if (self.by_epoch and done % self.interval == 0) or done == trainer.max_epochs:
             self._save(trainer, f'epoch_{done}', epoch=done, iteration=trainer.iter, inner_iter=0)
+
+    def after_run(self, trainer: Any) -> None:
+        # Killed between its last state and the output, a training is resumed only to end.
+        if self.best_score is None and not self._handed_out and is_first():
+            self._hand_out(trainer)
+
+    def _hand_out(self, trainer: Any) -> None:
+        trainer.save_output()
+        self._handed_out = True
 
     def _keep_best(self, trainer: Any, iteration: int) -> None:
         metrics, trainer.fresh_metrics = trainer.fresh_metrics, None
@@ -85,119 +100,34 @@ class CheckpointHook(Hook):
             raise ValueError(f'train.checkpoint.best.metric_key is {self.metric_key!r}, which the evaluation does not '
                              f'give; it gives {sorted(k for k, v in metrics.items() if isinstance(v, float))}')
         score = metrics[self.metric_key]
-        if self.best_score is None or self.sign * score > self.sign * self.best_score:
+        if not math.isnan(score) and (self.best_score is None or self.sign * (score - self.best_score) > 0):
             self.best_score, self.best_iter = score, iteration
             trainer.logger.info(f'best {self.metric_key} so far: {score:.4f}, at iteration {iteration}')
-            if is_master():
+            if is_first():
                 trainer.save_output()
+                trainer.write_report()
 
     def _save(self, trainer: Any, name: str, **progress: int) -> None:
-        if not is_master():
+        generators = gathered(rng_state())
+        trainer.stateful['progress'].share(torch.device(trainer.device))
+        if not is_first():
             return
         network = {key: tensor.detach().cpu() for key, tensor in trainer.network.state_dict().items()}
-        state = {**progress, 'iters_per_epoch': trainer.iters_per_epoch, 'rng': rng_state(),
-                 'optimizer': trainer.optimizer.state_dict(),
-                 'lr_scheduler': trainer.lr_scheduler.state_dict() if trainer.lr_scheduler else None,
-                 'grad_scaler': trainer.grad_scaler.state_dict(),
-                 'ema': trainer.ema.state_dict() if trainer.ema else None,
-                 'best': [self.best_score, self.best_iter], 'classes': list(trainer.model_classes)}
-        model_file = Path(trainer.work_dir, f'{name}.pth')
-        state_file = Path(trainer.work_dir, f'{name}{STATE_SUFFIX}')
-        # A state of this name from an earlier run must not be taken for the new model's.
-        state_file.unlink(missing_ok=True)
-        save_atomically(network, model_file)
-        save_atomically(state, state_file)
+        state = {**progress, 'iters_per_epoch': trainer.iters_per_epoch, 'processes': len(generators),
+                 'batch_size': _batch_size(trainer), 'rng': generators[0], 'other_rngs': generators[1:],
+                 'best': [self.best_score, self.best_iter], 'grad_norm': trainer.grad_norm,
+                 'classes': list(trainer.model_classes), 'best_thresholds': trainer.best_thresholds,
+                 **{name: part.state_dict() for name, part in trainer.stateful.items()}}
+        model_file = write_state(trainer.work_dir, name, network, state)
         if self.best_score is None:
-            trainer.save_output()
+            self._hand_out(trainer)
         trainer.logger.info(f'saved {model_file}')
         if self.max_checkpoint_num:
             for obsolete in saved_states(trainer.work_dir)[:-self.max_checkpoint_num]:
-                Path(trainer.work_dir, f'{obsolete}{STATE_SUFFIX}').unlink()
-                Path(trainer.work_dir, f'{obsolete}.pth').unlink()
+                remove_state(trainer.work_dir, obsolete)
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.best_score, self.best_iter = state_dict['best']
-
-
-class StopHook(Hook):
-    """Saves the state and leaves when the process is asked to stop, by SIGTERM or Ctrl-C; the second time at once."""
-
-    PRIORITY = 80
-
-    def __init__(self) -> None:
-        self._asked: int | None = None
-        self._process = 0
-        self._previous: dict[int, Any] = {}
-
-    def before_run(self, trainer: Any) -> None:
-        self._asked, self._process = None, os.getpid()
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def _ask(self, number: int, frame: Any) -> None:
-        if os.getpid() != self._process:   # a loader's worker, which inherits the handler: its parent sees to it
-            if number == signal.SIGTERM:
-                os._exit(128 + number)
-        elif self._asked is not None:
-            self._leave(number)
-        else:
-            self._asked = number
-
-    def after_train_iter(self, trainer: Any) -> None:
-        # A signal may reach one of several processes only; they leave together.
-        asked = int(largest(self._asked or 0, trainer.train_outputs['loss'].device))
-        if asked and trainer.stepped:
-            trainer.checkpoint_hook.save_within_epoch(trainer)
-            trainer.logger.info(f'stopped by {signal.Signals(asked).name}; to go on: resume_from=\'latest\'')
-            self._leave(asked)
-
-    @staticmethod
-    def _leave(number: int) -> None:
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(128 + number)
-
-    def release(self) -> None:
-        """Puts the signals' handlers back."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
-
-
-def saved_states(work_dir: str | os.PathLike) -> list[str]:
-    """Names (``epoch_3``) of the complete states in a folder, oldest first."""
-    folder = Path(work_dir)
-    names = [file.name.removesuffix(STATE_SUFFIX) for file in folder.glob(f'*{STATE_SUFFIX}')
-             if _NAME.fullmatch(file.name.removesuffix(STATE_SUFFIX))]
-    names = [name for name in names if (folder / f'{name}.pth').exists()]
-    return sorted(names, key=lambda name: (folder / f'{name}{STATE_SUFFIX}').stat().st_mtime_ns)
-
-
-def find_state(checkpoint: str | os.PathLike, work_dir: str | os.PathLike) -> tuple[Path, Path] | None:
-    """The model and the trainer-state file of a checkpoint.
-
-    Args:
-        checkpoint: 'latest', a path to either file, or that path without its suffix (``.../epoch_3``).
-        work_dir: where 'latest' looks.
-
-    Returns:
-        (model file, state file), or None if 'latest' finds nothing.
-
-    Raises:
-        FileNotFoundError: one of the two files is not there.
-    """
-    if checkpoint == 'latest':
-        names = saved_states(work_dir)
-        if not names:
-            return None
-        prefix = os.path.join(work_dir, names[-1])
-    else:
-        prefix = os.fspath(checkpoint).removesuffix(STATE_SUFFIX).removesuffix('.pth')
-    files = Path(f'{prefix}.pth'), Path(f'{prefix}{STATE_SUFFIX}')
-    missing = [str(file) for file in files if not file.is_file()]
-    if missing:
-        raise FileNotFoundError(f'cannot resume from {checkpoint}: there is no {" and no ".join(missing)}')
-    return files
 
 
 def restore(trainer: Any, model_file: Path, state_file: Path) -> None:
@@ -212,31 +142,42 @@ def restore(trainer: Any, model_file: Path, state_file: Path) -> None:
         raise ValueError(f'{state_file}: is of a training with the classes {state["classes"]}, '
                          f'this one has {list(trainer.model_classes)}')
     if state['iters_per_epoch'] != trainer.iters_per_epoch:
-        raise ValueError(f'{state_file}: is of a training with {state["iters_per_epoch"]} iterations an epoch, this '
-                         f'one has {trainer.iters_per_epoch}: data set or batch size changed. To start a new training '
-                         'from these weights: train(checkpoint_path=..., load_all_state=False)')
+        saved, now = (_share(count, size) for count, size in ((state.get('processes'), state.get('batch_size')),
+                                                              (world_size(), _batch_size(trainer))))
+        raise ValueError(f'{state_file}: is of a training with {state["iters_per_epoch"]} iterations an epoch{saved}, '
+                         f'this one has {trainer.iters_per_epoch}{now}: data set, batch size or number of processes '
+                         'changed; as long as processes times batch size stay the same, both may change. To start a '
+                         'new training from these weights: train(checkpoint_path=..., load_all_state=False)')
     load_weights(trainer.network, model_file)
-    trainer.optimizer.load_state_dict(state['optimizer'])
-    if trainer.lr_scheduler is not None and state['lr_scheduler'] is not None:
-        trainer.lr_scheduler.load_state_dict(state['lr_scheduler'])
-    trainer.grad_scaler.load_state_dict(state['grad_scaler'])
-    if trainer.ema and state['ema']:
+    if state.get('ema'):
         device = next(trainer.network.parameters()).device
         state['ema']['averages'] = {name: t.to(device) for name, t in state['ema']['averages'].items()}
-        trainer.ema.load_state_dict(state['ema'])
+    _count_iterations(trainer, state)
+    for name, part in trainer.stateful.items():
+        if state.get(name):   # that of a gradient scaler which was off is empty
+            part.load_state_dict(state[name])
     trainer.checkpoint_hook.load_state_dict(state)
+    trainer.grad_norm = state.get('grad_norm')
+    trainer.best_thresholds = state.get('best_thresholds')
     trainer._epoch, trainer._iter, trainer._inner_iter = state['epoch'], state['iteration'], state['inner_iter']
-    set_rng_state(state['rng'])
+    generators = [state['rng'], *state.get('other_rngs', [])]
+    if len(generators) != world_size():
+        trainer.logger.warning(f'{state_file}: was saved by {len(generators)} process(es), now there are '
+                               f'{world_size()}: what is drawn at random in each of them goes on otherwise')
+    if rank() < len(generators):
+        set_rng_state(generators[rank()])
 
 
-def save_atomically(content: Any, file: Path) -> None:
-    """``torch.save`` to a temporary file beside ``file``, synced to the disk and renamed."""
-    temporary = file.with_name(f'.{file.name}.{os.getpid()}.tmp')
-    try:
-        with open(temporary, 'wb') as stream:
-            torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _count_iterations(trainer: Any, state: dict) -> None:
+    """States of the first version have a schedule that counts steps, where now it counts iterations."""
+    counts = trainer.stateful['optimize']
+    if 'optimize' not in state and state.get('lr_scheduler') and counts.schedule_counts_iterations:
+        state['lr_scheduler']['last_epoch'] *= counts.cumulative_iters
+
+
+def _batch_size(trainer: Any) -> int:
+    return int(trainer.cfg.train.dataloader.get('batch_size_per_gpu', 1))
+
+
+def _share(processes: int | None, batch_size: int | None) -> str:
+    return f' ({processes} process(es) with batches of {batch_size})' if processes and batch_size else ''

@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from modelscope_fastinst.plugin.hub import is_model_id, model_directory
+
+EMBEDDED = 'embedded'   # what the command line calls the model that comes with the package
 
 
 def build_segmenter(model: str | None = None, device: str | None = None, verbose: bool = False,
@@ -56,8 +59,12 @@ def build_fastinst_trainer(model: str | None = None, config: str | None = None, 
     if not verbose:
         quiet()
     from modelscope.trainers import build_trainer
-    given = {'model': model_folder(model, revision) if model or revision else None, 'cfg_file': config,
-             'cfg_options': dict(settings) if settings else None, **arguments}
+
+    from . import processes
+    processes.join(device or default_device())
+    with processes.first_here_first():   # a hub's model is downloaded once
+        model = model_folder(model, revision) if model or revision else None
+    given = {'model': model, 'cfg_file': config, 'cfg_options': dict(settings) if settings else None, **arguments}
     given = {name: value for name, value in given.items() if value is not None}
     return build_trainer('fastinst-trainer', default_args={**given, 'device': device or default_device()})
 
@@ -75,7 +82,11 @@ def build_evaluator(model: str | None = None, revision: str | None = None, **arg
         cfg._cfg_dict.get('evaluation', {}).pop('period', None)
         return cfg
 
-    return build_fastinst_trainer(model=model_folder(model, revision), cfg_modify_fn=measure_only, **arguments)
+    from . import processes
+    processes.join(arguments.get('device') or default_device())
+    with processes.first_here_first():
+        folder = model_folder(model, revision)
+    return build_fastinst_trainer(model=folder, cfg_modify_fn=measure_only, **arguments)
 
 
 def evaluation_text(trainer: Any, values: Mapping[str, Any]) -> str:
@@ -89,7 +100,7 @@ def model_folder(model: str | None, revision: str | None = None) -> str:
     downloaded.
 
     Args:
-        model: folder, or id of ModelScope's hub.
+        model: folder, id of ModelScope's hub, or ``EMBEDDED`` unless there is a folder of that name.
         revision: of an id: branch, tag or commit; None for 'master'.
 
     Raises:
@@ -100,7 +111,7 @@ def model_folder(model: str | None, revision: str | None = None) -> str:
     if revision is not None and (model is None or not is_model_id(model)):
         given = 'no model is given' if model is None else f'{model} is a folder or not of this form'
         raise ValueError(f'revision {revision!r}: goes with a model id of the form owner/name; {given}')
-    if model is None:
+    if model is None or model == EMBEDDED and not os.path.exists(model):
         from modelscope_fastinst import default_model
         return default_model()
     return model_directory(model, revision)

@@ -22,7 +22,7 @@ class FastInstCommand(CLICommand):
     @staticmethod
     def register(subparsers: Any) -> None:
         """Adds ``fastinst`` with its commands to ModelScope's parser."""
-        text = 'Instance segmentation with FastInst: predict, train, evaluate, convert, publish, demo, info.'
+        text = 'Instance segmentation with FastInst: predict, train, evaluate, convert, publish, data, demo, info.'
         parser: argparse.ArgumentParser = subparsers.add_parser(FastInstCommand.name, help=text, description=text)
         add_commands(parser)
         parser.set_defaults(_command=FastInstCommand)

@@ -16,6 +16,9 @@ LOADER_KEYS = frozenset({
     'auto_collate', 'compile', 'compile_options', 'device', 'device_map', 'hub_token', 'init_backbone', 'model_dir',
     'model_prefetched', 'third_party', 'trust_remote_code'})
 
+# What lies under this key may be named by classes, of which one may be called as a setting is.
+BY_CLASS = 'score_thr'
+
 
 def plain(value: Any) -> Any:
     """A deep copy made of dict, list and scalars: ModelScope's ``Config`` and ``ConfigDict`` without their magic."""
@@ -83,6 +86,11 @@ def write_configuration(folder: str | os.PathLike, configuration: Mapping[str, A
     Raises:
         TypeError: a value cannot be written as JSON.
     """
+    write_whole(Path(folder) / CONFIGURATION_FILE, configuration_content(configuration, model))
+
+
+def configuration_content(configuration: Mapping[str, Any], model: Mapping[str, Any]) -> bytes:
+    """The content of the file that ``write_configuration`` writes."""
     cleaned = _without_loader_keys(configuration)
     general = {'framework': 'pytorch', 'task': 'image-segmentation',
                'pipeline': {'type': 'fast-instance-segmentation'}}
@@ -90,13 +98,13 @@ def write_configuration(folder: str | os.PathLike, configuration: Mapping[str, A
     # pipeline(model=object) writes the model object itself into this section of the configuration that it shares.
     result['pipeline'] = {key: value for key, value in result['pipeline'].items() if key != 'model'}
     result['pipeline'].setdefault('type', general['pipeline']['type'])
-    text = json.dumps(result, indent=4, ensure_ascii=False, default=_not_json) + '\n'
-    write_whole(Path(folder) / CONFIGURATION_FILE, text.encode())
+    return (json.dumps(result, indent=4, ensure_ascii=False, default=_not_json) + '\n').encode()
 
 
 def _without_loader_keys(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _without_loader_keys(item) for key, item in value.items() if key not in LOADER_KEYS}
+        return {key: item if key == BY_CLASS else _without_loader_keys(item) for key, item in value.items()
+                if key not in LOADER_KEYS}
     return [_without_loader_keys(item) for item in value] if isinstance(value, list) else value
 
 

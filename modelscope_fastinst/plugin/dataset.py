@@ -10,29 +10,39 @@ from typing import Any
 from modelscope.msdatasets.dataset_cls.custom_datasets import TorchCustomDataset
 from modelscope.msdatasets.dataset_cls.custom_datasets.builder import CUSTOM_DATASETS
 from modelscope.utils.config import ConfigDict
+from modelscope.utils.logger import get_logger
 from torch.utils.data import ConcatDataset
 
 from modelscope_fastinst.data.augment import InferenceTransform, TrainTransform
+from modelscope_fastinst.data.copy_paste import with_copy_paste
+from modelscope_fastinst.data.formats import looking_once
+from modelscope_fastinst.data.tv_transforms import adapted, is_v2
 from modelscope_fastinst.structures import Sample
 
 from .configuration import plain
+from .data_values import KEYS, check_section
 from .registry import TASK
-from .trainer_config import settle_classes
-from .trainer_keys import PREPROCESSOR, ConfigurationError, check_names
+from .trainer_config import settle_classes, shown
+from .trainer_keys import PREPROCESSOR, ConfigurationError
 
-_COCO_KEYS = ('annotation_file', 'image_dir', 'root', 'split', 'classes', 'skip_empty', 'on_problem', 'split_config')
+logger = get_logger()
 
 
 @CUSTOM_DATASETS.register_module(TASK, module_name='fastinst', force=True)
 class FastInstDataset(TorchCustomDataset):
-    """A data set of ``Sample`` for the trainer, from COCO files or around another data set.
+    """A data set of ``Sample`` for the trainer, from annotated images on disk, a table, or around another data set.
 
     Args:
         datasets: data set(s) whose items are ``Sample``; or None, and one of the following.
         mode: 'train', or anything else for evaluation.
         preprocessor: called with every sample. A data set that has a ``transform`` of its own is left as it is.
         annotation_file, image_dir: COCO JSON and the folder of its images.
-        root, split: folder in one of the COCO layouts, and which split of it (default by ``mode``: train or val).
+        root, split: folder in any of the formats, and which split of it (default by ``mode``: train or val; all of it
+            where it has none).
+        format: one of ``data.formats.FORMATS``; None to see from the folder.
+        val_fraction, split_seed: where it has no validation split, the share of its images to set aside as one, chosen
+            by this seed; give the same for training and evaluation. None or 0: none.
+        table: instead of ``root``, a Hugging Face ``Dataset`` or a mapping of such by split.
         split_config: what ``MsDataset.load`` gives: ``{split: folder}``.
         classes: only these, in this order.
         skip_empty: leave out images without objects; default in training only.
@@ -45,26 +55,40 @@ class FastInstDataset(TorchCustomDataset):
 
     def __init__(self, datasets: Any = None, mode: str = 'train', preprocessor: Callable | None = None, *,
                  annotation_file: str | None = None, image_dir: str | None = None, root: str | None = None,
-                 split: str | None = None, split_config: Mapping[str, str] | None = None,
+                 split: str | None = None, format: str | None = None, val_fraction: float | None = None,
+                 split_seed: int = 0, table: Any = None, split_config: Mapping[str, str] | None = None,
                  classes: Sequence[str] | None = None, skip_empty: bool | None = None, on_problem: str = 'raise',
                  **kwargs: Any):
         training = mode == 'train'
+        self.whole_of: Any = None   # the folder or table of which this is all there is
         if datasets is None:
+            given = split
             if split_config:
                 split, root = next(iter(split_config.items())) if split is None else (split, split_config[split])
                 split = split if isinstance(split, str) and 'val' not in split.lower() else 'val'
-            if annotation_file is None:
-                if root is None:
-                    raise ConfigurationError('a data set needs annotation_file and image_dir, or root')
-                from modelscope_fastinst.data.layouts import find_coco
-                annotation_file, image_dir = find_coco(root, split or ('train' if training else 'val'))
-            elif image_dir is None:
-                raise ConfigurationError(f'{annotation_file}: also give image_dir, the folder of the images')
+            split = split or ('train' if training else 'val')
             from modelscope_fastinst.data.coco import CocoInstances
-            datasets = CocoInstances(os.fspath(annotation_file), os.fspath(image_dir),
-                                     classes=list(classes) if classes is not None else None, transform=preprocessor,
-                                     skip_empty=training if skip_empty is None else skip_empty, on_problem=on_problem,
-                                     with_targets=training, with_annotations=not training)
+            options = {'classes': list(classes) if classes is not None else None, 'transform': preprocessor,
+                       'skip_empty': training if skip_empty is None else skip_empty, 'on_problem': on_problem,
+                       'with_targets': training, 'with_annotations': not training}
+            if annotation_file is not None:
+                if image_dir is None:
+                    raise ConfigurationError(f'{annotation_file}: also give image_dir, the folder of the images')
+                datasets = CocoInstances(os.fspath(annotation_file), os.fspath(image_dir), **options)
+            elif root is None and table is None:
+                raise ConfigurationError('a data set needs root, or annotation_file and image_dir')
+            else:
+                from modelscope_fastinst.data.formats import read_source, table_source
+                chosen = {'val_fraction': val_fraction or None, 'seed': split_seed, 'or_all': given is None}
+                source = read_source(root, split, format, **chosen) if table is None else \
+                    table_source(table, 'table', split, **chosen)
+                if source.split is None:
+                    self.whole_of = os.path.realpath(root) if table is None else id(table)
+                if not training and classes is not None and source.observed_classes:
+                    _add_classes(source, classes)
+                for note in source.notes:
+                    logger.info('%s', note)
+                datasets = CocoInstances.from_source(source, take_apart=True, **options)
             preprocessor = None
         elif getattr(datasets, 'transform', None) is not None:
             preprocessor = None
@@ -89,6 +113,22 @@ class FastInstDataset(TorchCustomDataset):
         return self.preprocessor(sample) if self.preprocessor is not None else sample
 
 
+def _add_classes(source: Any, classes: Sequence[str]) -> None:
+    """Gives data that name their classes object by object the model's, some of which may not occur in them.
+
+    Raises:
+        ConfigurationError: none of them does; every average would be of nothing.
+    """
+    strange = [name for name in source.classes if name not in classes]
+    if strange and len(strange) == len(source.classes):
+        raise ConfigurationError(f'{source.name}: its objects are of {shown(strange)}, none of the classes of the '
+                                 f'model, {shown(classes)}: give the model that was trained on such data')
+    if strange:
+        logger.warning('%s: objects of %s do not count, for the model does not know these classes', source.name,
+                       shown(strange))
+    source.add_classes(classes)
+
+
 def _with_annotations(sample: Sample) -> Sample:
     """The sample with COCO-style ground truth made from its target, for data sets that give none."""
     from modelscope_fastinst.results.rle import encode
@@ -105,8 +145,9 @@ def open_dataset(source: Any, section: Mapping[str, Any] | None, mode: str, prep
     """The data set of a ``train_dataset=`` or ``eval_dataset=`` argument, or of the configuration.
 
     Args:
-        source: a folder in a COCO layout; a mapping with ``annotation_file`` and ``image_dir``, or ``root``; an
-            ``MsDataset``; a torch data set whose items are ``Sample``; a list of these; or None for ``section``.
+        source: a folder in any of ``data.formats.FORMATS``; a mapping with ``root``, or ``annotation_file`` and
+            ``image_dir``, or ``table``; an ``MsDataset``; a Hugging Face ``Dataset`` or ``DatasetDict``; a torch data
+            set whose items are ``Sample``; a list of these; or None for ``section``.
         section: ``dataset.train`` or ``dataset.val`` of the configuration.
         mode: 'train' or 'eval'.
         preprocessor: called with every sample.
@@ -120,29 +161,39 @@ def open_dataset(source: Any, section: Mapping[str, Any] | None, mode: str, prep
     if source is None:
         if not section:
             return None
-        source = {key: value for key, value in section.items() if key not in ('type', 'mode')}
         name = f'dataset.{"train" if mode == "train" else "val"}'
+        check_section(section, name)
+        source = {key: value for key, value in section.items() if key not in ('type', 'mode')}
     if isinstance(source, FastInstDataset):
         return source
     if isinstance(source, (str, os.PathLike)):
         return FastInstDataset(root=os.fspath(source), **options)
+    if isinstance(source, Mapping) and source and 'table' not in source and all(map(_is_table, source.values())):
+        return FastInstDataset(table={key: _rows(one) for key, one in source.items()}, **options)
     if isinstance(source, Mapping):
-        check_names(source, _COCO_KEYS, name)
+        check_section(source, name)
         given = dict(source)
         if classes is None:
             options['classes'] = given.get('classes')
         given.pop('classes', None)
+        table = given.pop('table', None)
+        if table is not None:
+            given['table'] = {key: _rows(one) for key, one in table.items()} if isinstance(table, Mapping) else \
+                _rows(table)
         return FastInstDataset(**given, **options)
     if isinstance(source, (list, tuple)):
         if not source:
             raise ConfigurationError(f'{name} is an empty list')
         return _joined([open_dataset(item, None, mode, preprocessor, classes) for item in source], name)
     if type(source).__name__ == 'MsDataset':
-        return _from_ms_dataset(source, name, options)
+        return _from_ms_dataset(source, options)
+    if _is_table(source):
+        return FastInstDataset(table=source, **options)
     if hasattr(source, '__getitem__') and hasattr(source, '__len__'):
         return FastInstDataset(source, **options)
     raise ConfigurationError(f'{name}: cannot use a {type(source).__name__}; give a folder, a mapping with '
-                             'annotation_file and image_dir, an MsDataset, or a torch data set of Sample')
+                             'root or with annotation_file and image_dir, an MsDataset, a table, or a torch data set '
+                             'of Sample')
 
 
 def open_data(cfg: Any, train_source: Any, eval_source: Any, preprocessor: Any, classes: Sequence[str] | None,
@@ -162,6 +213,16 @@ def open_data(cfg: Any, train_source: Any, eval_source: Any, preprocessor: Any, 
         ConfigurationError: no data at all, no images, or classes that contradict each other.
     """
     train_transform, eval_transform = build_transforms(plain(cfg.preprocessor), preprocessor)
+    for name, source in (('train', train_source), ('val', eval_source)):
+        if source is None:
+            check_section(plain(cfg.safe_get(f'dataset.{name}')), f'dataset.{name}')
+    with looking_once():
+        return _open_both(cfg, train_source, eval_source, train_transform, eval_transform, classes, replaceable, file)
+
+
+def _open_both(cfg: Any, train_source: Any, eval_source: Any, train_transform: Any, eval_transform: Any,
+               classes: Sequence[str] | None, replaceable: Sequence[str], file: str,
+               ) -> tuple[FastInstDataset | None, FastInstDataset | None, list[str]]:
     train_set = open_dataset(train_source, cfg.safe_get('dataset.train'), 'train', train_transform, classes)
     if train_set is None and eval_source is None and not cfg.safe_get('dataset.val'):
         raise ConfigurationError(f'{file}: no training set: give train_dataset= or a dataset.train section with '
@@ -175,7 +236,11 @@ def open_data(cfg: Any, train_source: Any, eval_source: Any, preprocessor: Any, 
             raise ConfigurationError(f'the {name} set has no images')
         if data is not None and data.classes not in (None, settled):
             raise ConfigurationError(f'the {name} set has the classes {data.classes}, the model is to have {settled}')
-    return train_set, eval_set, settled
+    if train_set is not None and eval_set is not None and train_set.whole_of is not None and \
+            train_set.whole_of == eval_set.whole_of:
+        raise ConfigurationError(f'{file}: training and evaluation set are the same images, for the data has no '
+                                 'splits; give both val_fraction, for instance 0.2')
+    return with_copy_paste(train_set, train_transform), eval_set, settled
 
 
 def build_transforms(section: Mapping[str, Any], given: Any = None) -> tuple[Callable, Callable]:
@@ -184,10 +249,13 @@ def build_transforms(section: Mapping[str, Any], given: Any = None) -> tuple[Cal
     Args:
         section: the configuration's ``preprocessor``, in either form that the preprocessor takes.
         given: instead of it, one callable for both or ``{'train': ..., 'val': ...}``; what is missing is as configured.
+            A transform of torchvision.transforms.v2 is taken as ``tv_transforms.V2Transform`` does; one alone is for
+            training, since it is random and results are given at the image's own size.
     """
+    given = {'train': given} if is_v2(given) else given
     if callable(given):
         return given, given
-    given = given or {}
+    given = {mode: adapted(transform) for mode, transform in (given or {}).items()}
     common = {key: value for key, value in section.items() if key not in ('train', 'val')}
     train = section.get('train') or {key: value for key, value in common.items() if key == 'max_size'}
     return (given.get('train') or _transform(TrainTransform, train, 'train'),
@@ -206,18 +274,27 @@ def _transform(cls: type, section: Mapping[str, Any], mode: str) -> Callable:
         raise ConfigurationError(f'preprocessor.{mode}: {error}') from error
 
 
-def _from_ms_dataset(source: Any, name: str, options: dict[str, Any]) -> FastInstDataset:
+def _from_ms_dataset(source: Any, options: dict[str, Any]) -> FastInstDataset:
     inner = source.ds_instance
     if isinstance(inner, FastInstDataset):
         return inner
     config = source.config_kwargs
     if config and 'split_config' in config:
-        known = {key: value for key, value in config.items() if key in _COCO_KEYS and key != 'classes'}
+        known = {key: value for key, value in config.items() if key in KEYS and key != 'classes'}
         return FastInstDataset(**known, **options)
-    if type(inner).__module__.partition('.')[0] == 'datasets':
-        raise ConfigurationError(f'{name}: this MsDataset holds table rows, which do not say where the masks are; give '
-                                 'a COCO folder, or an MsDataset around a torch data set of Sample')
+    if _is_table(inner):
+        return FastInstDataset(table=inner, **options)
     return FastInstDataset(inner, **options)
+
+
+def _is_table(source: Any) -> bool:
+    """Whether this is a table of Hugging Face's ``datasets``, or an MsDataset around one."""
+    return type(_rows(source)).__module__.partition('.')[0] == 'datasets'
+
+
+def _rows(source: Any) -> Any:
+    """The table in an MsDataset, and anything else as it is."""
+    return source.ds_instance if type(source).__name__ == 'MsDataset' else source
 
 
 def _joined(parts: list[FastInstDataset], name: str) -> FastInstDataset:

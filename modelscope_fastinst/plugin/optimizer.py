@@ -5,7 +5,9 @@ times slower than the rest; norms and embeddings have no weight decay; everythin
 """
 from __future__ import annotations
 
+import fnmatch
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,11 +15,15 @@ import torch
 from torch import nn
 
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+_STAGES = ('stem', 'res2', 'res3', 'res4', 'res5')
+_OWN_KEYS = ('backbone_multiplier', 'weight_decay_norm', 'weight_decay_embed', 'layer_decay', 'paramwise')
+_WARMUPS = ('LinearWarmup', 'ConstantWarmup', 'ExponentialWarmup')
 _SCHEDULES = ('MultiStepLR', 'CosineAnnealingLR', 'PolynomialLR', 'ConstantLR')
 
 
 def parameter_settings(net: nn.Module, lr: float, weight_decay: float, *, backbone_multiplier: float = 0.1,
                        weight_decay_norm: float = 0.0, weight_decay_embed: float = 0.0,
+                       layer_decay: float | None = None, paramwise: Mapping[str, float] | None = None,
                        ) -> dict[str, tuple[float, float]]:
     """Learning rate and weight decay of every trainable tensor.
 
@@ -28,11 +34,21 @@ def parameter_settings(net: nn.Module, lr: float, weight_decay: float, *, backbo
         backbone_multiplier: times ``lr`` for the backbone; 1.0 suits a backbone that starts from random numbers.
         weight_decay_norm: decay of batch, group and layer norms.
         weight_decay_embed: decay of ``nn.Embedding`` tables (the auxiliary queries).
+        layer_decay: in (0, 1], for the backbone's stages besides its multiplier: once for the last (res5), twice for
+            the one before it, and so on down to the stem, which has learned the most general of features (Clark et al.
+            2020, ELECTRA; Bao et al. 2022, BEiT). What is not the backbone keeps the full rate. None for no decay.
+        paramwise: factors by name, besides all others: ``{'sem_seg_head.predictor': 2.0}`` for a module or a tensor
+            and what is in it; ``*`` and ``?`` stand for any characters. Of several that fit, the longest counts.
 
     Returns:
         ``{parameter name: (lr, weight decay)}``; shared tensors once, under their first name.
+
+    Raises:
+        ValueError: a name in ``paramwise`` that fits no trainable tensor; ``layer_decay`` for a network without stages.
     """
     settings, seen = {}, set()
+    stage_factors = _stage_factors(net, layer_decay)
+    patterns = _Patterns(paramwise)
     for module_name, module in net.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or id(parameter) in seen:
@@ -44,11 +60,73 @@ def parameter_settings(net: nn.Module, lr: float, weight_decay: float, *, backbo
                 decay = weight_decay_norm
             elif isinstance(module, _EMBEDDINGS):
                 decay = weight_decay_embed
-            settings[full_name] = (lr * backbone_multiplier if 'backbone' in full_name else lr, decay)
+            rate = lr * backbone_multiplier if 'backbone' in full_name else lr
+            factor = stage_factors.get(_stage_of(full_name), 1.0) * patterns.factor(full_name)
+            settings[full_name] = (rate * factor, decay)
+    patterns.check_used()
     return settings
 
 
-def parameter_groups(net: nn.Module, lr: float, weight_decay: float, **options: float) -> list[dict]:
+def _stage_of(name: str) -> str | None:
+    """The backbone's stage that a tensor belongs to: 'res4' for 'backbone.res4.0.conv1.weight'."""
+    found = re.search(r'(?:^|\.)backbone\.(\w+)\.', name)
+    return found[1] if found else None
+
+
+def _stage_factors(net: nn.Module, decay: float | None) -> dict[str | None, float]:
+    if decay is None:
+        return {}
+    present = {_stage_of(name) for name, _ in net.named_parameters()}
+    stages = [stage for stage in _STAGES if stage in present]
+    if not stages:
+        raise ValueError(f'train.optimizer.layer_decay is {decay}, but the network has none of the backbone stages '
+                         f'{", ".join(_STAGES)}; leave it out')
+    return {stage: decay ** number for number, stage in enumerate(reversed(stages), 1)}
+
+
+class _Patterns:
+    """The factors of ``paramwise``, and which of its names have fitted a tensor."""
+
+    def __init__(self, factors: Mapping[str, float] | None) -> None:
+        self._factors = {str(name): float(factor) for name, factor in (factors or {}).items()}
+        self._used: set[str] = set()
+
+    def factor(self, name: str) -> float:
+        fitting = [pattern for pattern in self._factors
+                   if name == pattern or name.startswith(f'{pattern}.') or fnmatch.fnmatchcase(name, pattern)]
+        self._used.update(fitting)
+        return self._factors[max(fitting, key=len)] if fitting else 1.0
+
+    def check_used(self) -> None:
+        unused = sorted(set(self._factors) - self._used)
+        if unused:
+            raise ValueError(f'train.optimizer.paramwise names {unused}, which fit no trainable tensor of the network; '
+                             'tensors have names such as sem_seg_head.predictor.query_proposal.conv1.weight')
+
+
+def check_rates(section: Mapping[str, Any]) -> None:
+    """What can be said of ``layer_decay`` and ``paramwise`` of a ``train.optimizer`` section without the network.
+
+    Raises:
+        ValueError: naming the key and its value.
+    """
+    decay = section.get('layer_decay')
+    if decay is not None and not (_is_number(decay) and 0 < decay <= 1):
+        raise ValueError(f'train.optimizer.layer_decay must be a number above 0 and at most 1; got {decay!r}')
+    factors = section.get('paramwise')
+    if factors is not None and not isinstance(factors, Mapping):
+        raise ValueError('train.optimizer.paramwise must be a mapping of tensors\' names to factors, such as '
+                         f'{{"sem_seg_head.predictor": 2.0}}; got {factors!r}')
+    for name, factor in (factors or {}).items():
+        if not (_is_number(factor) and 0 <= factor < math.inf):
+            raise ValueError(f'train.optimizer.paramwise[{name!r}] must be a factor of at least 0; got {factor!r}')
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def parameter_groups(net: nn.Module, lr: float, weight_decay: float, **options: Any) -> list[dict]:
     """The same as ``parameter_settings``, as groups for a ``torch.optim`` optimiser.
 
     Tensors with equal settings share a group, since an optimiser steps faster over four groups than over hundreds.
@@ -70,19 +148,22 @@ def build_optimizer(net: nn.Module, cfg: Mapping[str, Any]) -> torch.optim.Optim
     Args:
         net: the network.
         cfg: ``type`` (a class of ``torch.optim``, default AdamW), ``lr``, ``weight_decay``, ``backbone_multiplier``,
-            ``weight_decay_norm``, ``weight_decay_embed``; the rest goes to the class.
+            ``weight_decay_norm``, ``weight_decay_embed``, ``layer_decay``, ``paramwise`` (see
+            ``parameter_settings``); the rest goes to the class.
 
     Raises:
-        ValueError: an unknown type or a key that it does not take.
+        ValueError: an unknown type, a key that it does not take, or a value that cannot be.
     """
+    check_rates(cfg)
     cfg = {'type': 'AdamW', 'lr': 1e-4, 'weight_decay': 0.05, **cfg}
     cfg.pop('options', None)
     kind = cfg.pop('type')
     cls = getattr(torch.optim, kind, None)
     if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
         raise ValueError(f'train.optimizer.type is {kind!r}, which torch.optim does not have')
-    options = {key: float(cfg.pop(key)) for key in ('backbone_multiplier', 'weight_decay_norm', 'weight_decay_embed')
-               if key in cfg}
+    options = {key: cfg.pop(key) for key in _OWN_KEYS if cfg.get(key) is not None}
+    for key in _OWN_KEYS:
+        cfg.pop(key, None)
     groups = parameter_groups(net, float(cfg.pop('lr')), float(cfg.pop('weight_decay')), **options)
     if 'betas' in cfg:
         cfg['betas'] = tuple(cfg['betas'])
@@ -103,8 +184,11 @@ def lr_factor(cfg: Mapping[str, Any] | None, max_iters: int, iters_per_epoch: in
         cfg: the ``train.lr_scheduler`` section: ``type`` MultiStepLR (``milestones``, ``gamma``), CosineAnnealingLR
             (``eta_min`` as a fraction of the base rate: ``min_factor``), PolynomialLR (``power``, ``min_factor``) or
             ConstantLR; ``options``: ``by_epoch`` (milestones count epochs, else iterations; no default, because other
-            trainers' differ) and ``warmup``: ``warmup_iters``, always iterations, and ``warmup_ratio``. Milestones
-            between 0 and 1 are fractions of the training and need no ``by_epoch``.
+            trainers' differ) and ``warmup``. Milestones between 0 and 1 are shares of the training and need no
+            ``by_epoch``. ``warmup``: ``warmup_iters``, always iterations, or below 1 a share of the training;
+            ``warmup_ratio``, the factor it begins with; ``type`` LinearWarmup (the default), ConstantWarmup (the ratio
+            all along) or ExponentialWarmup. The warm-up takes its time off the beginning: milestones count from the
+            training's first iteration, a cosine or polynomial runs from the warm-up's end to the training's.
         max_iters: iterations of the whole training.
         iters_per_epoch: iterations of one epoch.
 
@@ -112,7 +196,8 @@ def lr_factor(cfg: Mapping[str, Any] | None, max_iters: int, iters_per_epoch: in
         A function of the number of finished iterations.
 
     Raises:
-        ValueError: unknown type, milestones that do not ascend, or that do not say what they count.
+        ValueError: unknown type, milestones that do not ascend, or that do not say what they count; a warm-up that
+            cannot be.
     """
     cfg = dict(cfg or {'type': 'ConstantLR'})
     kind = cfg.get('type')
@@ -121,9 +206,7 @@ def lr_factor(cfg: Mapping[str, Any] | None, max_iters: int, iters_per_epoch: in
                          '(others: build_trainer(..., optimizers=(optimizer, scheduler)))')
     options = dict(cfg.get('options') or {})
     unit = iters_per_epoch if options.get('by_epoch') else 1
-    warmup = dict(options.get('warmup') or {})
-    warmup_iters = int(warmup.get('warmup_iters', 0))
-    warmup_ratio = float(warmup.get('warmup_ratio', 0.1))
+    warmup_iters, warmup_factor = _warmup(options.get('warmup') or {}, max_iters)
     min_factor = float(cfg.get('min_factor', 0.0))
     power = float(cfg.get('power', 0.9))
     gamma = float(cfg.get('gamma', 0.1))
@@ -139,7 +222,7 @@ def lr_factor(cfg: Mapping[str, Any] | None, max_iters: int, iters_per_epoch: in
 
     def factor(iteration: int) -> float:
         if iteration < warmup_iters:
-            return warmup_ratio + (1 - warmup_ratio) * iteration / warmup_iters
+            return warmup_factor(iteration / warmup_iters)
         progress = min(1.0, (iteration - warmup_iters) / span)
         if kind == 'MultiStepLR':
             return gamma ** sum(iteration >= milestone for milestone in milestones)
@@ -150,6 +233,23 @@ def lr_factor(cfg: Mapping[str, Any] | None, max_iters: int, iters_per_epoch: in
         return 1.0
 
     return factor
+
+
+def _warmup(cfg: Mapping[str, Any], max_iters: int) -> tuple[int, Callable[[float], float]]:
+    """Iterations of a warm-up, and the factor at a share of it that is done."""
+    kind = cfg.get('type', 'LinearWarmup')
+    if kind not in _WARMUPS:
+        raise ValueError(f'train.lr_scheduler.options.warmup.type is {kind!r}; known are {", ".join(_WARMUPS)}')
+    length, ratio = cfg.get('warmup_iters', 0), cfg.get('warmup_ratio', 0.1)
+    if not (_is_number(length) and 0 <= length < math.inf and (length < 1 or int(length) == length)):
+        raise ValueError('train.lr_scheduler.options.warmup.warmup_iters must be a whole number of iterations, or '
+                         f'below 1 a share of the training; got {length!r}')
+    if not (_is_number(ratio) and 0 <= ratio <= 1) or (kind == 'ExponentialWarmup' and not ratio):
+        raise ValueError('train.lr_scheduler.options.warmup.warmup_ratio must lie in [0, 1], and above 0 for '
+                         f'ExponentialWarmup; got {ratio!r}')
+    factors = {'LinearWarmup': lambda done: ratio + (1 - ratio) * done, 'ConstantWarmup': lambda done: ratio,
+               'ExponentialWarmup': lambda done: ratio ** (1 - done)}
+    return int(length if length >= 1 else length * max_iters + 0.5), factors[kind]
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, cfg: Mapping[str, Any] | None, max_iters: int,

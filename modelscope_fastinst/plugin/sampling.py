@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -60,6 +61,44 @@ class EpochSampler(Sampler):
         if self.pad:
             return -(-self.length // self.world_size)
         return len(range(self.rank, self.length, self.world_size))
+
+
+class KeyedSampler(Sampler):
+    """Yields the indices of a user's sampler as ``(epoch, index)``, so that their samples have seeds as well.
+
+    An index that comes again within an epoch gets a third number, which counts: it is to be augmented differently.
+
+    What it draws from the generators that all share (torch's, numpy's, ``random``'s) follows from the seed and the
+    epoch, so that a training that is resumed within an epoch goes on with the samples of that epoch. A generator of the
+    sampler's own starts anew in a resumed training.
+
+    Args:
+        sampler: yields indices; it is told the epoch if it has ``set_epoch``.
+        seed: of this process's order.
+    """
+
+    def __init__(self, sampler: Sampler, seed: int = 0):
+        self.sampler = sampler
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Says which epoch the next iteration is."""
+        self.epoch = epoch
+        if hasattr(self.sampler, 'set_epoch'):
+            self.sampler.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        seen: Counter[int] = Counter()
+        with seeded(_mix(self.seed, self.epoch)):
+            indices = list(itertools.islice(self.sampler, len(self.sampler)))
+        for index in indices:
+            key = int(index)
+            yield (self.epoch, key, seen[key]) if seen[key] else (self.epoch, key)
+            seen[key] += 1
+
+    def __len__(self) -> int:
+        return len(self.sampler)
 
 
 class GroupedBatches(Sampler):
@@ -151,7 +190,12 @@ def begin_epoch(loader: DataLoader, epoch: int, done: int = 0) -> int:
 
 
 class SeededSamples(Dataset):
-    """A data set that is asked for ``(epoch, index)`` and draws every sample from its own seed."""
+    """A data set that is asked for ``(epoch, index)`` and draws every sample from its own seed.
+
+    The seed holds for the generators that a data set shares with others: torch's on the CPU, numpy's, ``random``'s and
+    OpenCV's. One that a data set or a transform makes for itself is its own affair (and so is the one inside of
+    ``PIL.Image.effect_noise``, which nobody can seed).
+    """
 
     def __init__(self, dataset: Any, seed: int):
         self.dataset = dataset
@@ -160,10 +204,9 @@ class SeededSamples(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        epoch, index = key
-        with seeded(_mix(self.seed, epoch, index)):
-            return self.dataset[index]
+    def __getitem__(self, key: tuple[int, ...]) -> Any:
+        with seeded(_mix(self.seed, *key)):
+            return self.dataset[key[1]]
 
 
 def build_loader(dataset: Any, section: Mapping[str, Any], collate_fn: Callable, *, training: bool, seed: int,
@@ -176,7 +219,7 @@ def build_loader(dataset: Any, section: Mapping[str, Any], collate_fn: Callable,
             ``persistent_workers``, ``aspect_ratio_grouping`` (then the data set has ``sizes``); the rest goes to
             ``torch.utils.data.DataLoader``.
         training: shuffled and padded to the same number of batches in every process, or each sample exactly once.
-        sampler: the user's own; samples are then drawn without seeds of their own.
+        sampler: the user's own; its samples have seeds of their own as well.
 
     Raises:
         ValueError: grouping of a data set that does not say its images' sizes, or with a sampler of the user's.
@@ -189,9 +232,12 @@ def build_loader(dataset: Any, section: Mapping[str, Any], collate_fn: Callable,
         batches = GroupedBatches(_sizes(dataset, sampler), batch_size, shuffle=shuffle, seed=seed, rank=rank,
                                  world_size=world_size, drop_last=options.pop('drop_last', False))
         dataset = SeededSamples(dataset, seed)
-    elif sampler is None:
-        sampler = EpochSampler(len(dataset), shuffle=shuffle, seed=seed, rank=rank, world_size=world_size, pad=training)
+    else:
+        sampler = EpochSampler(len(dataset), shuffle=shuffle, seed=seed, rank=rank, world_size=world_size,
+                               pad=training) if sampler is None else KeyedSampler(sampler, _mix(seed, rank))
         dataset = SeededSamples(dataset, seed)
+    # From pinned memory a batch goes to the GPU while the host prepares the step.
+    options.setdefault('pin_memory', training and torch.cuda.is_available())
     # A generator of its own leaves the training's random numbers alone.
     order = {'batch_sampler': batches} if batches is not None else {'batch_size': batch_size, 'sampler': sampler}
     return DataLoader(dataset, **order, num_workers=workers, collate_fn=collate_fn,
@@ -212,11 +258,16 @@ def _sizes(dataset: Any, sampler: Any) -> Sequence[tuple[int, int]]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within it the CPU generators of torch, numpy and random start from ``seed``; after it they go on as before."""
+    """Within it the CPU generators of torch, numpy and random start from ``seed``; after it they go on as before.
+
+    OpenCV's starts from it as well; its state cannot be asked for and so is not put back.
+    """
+    import cv2
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2 ** 32)
     random.seed(seed)
+    cv2.setRNGSeed(seed % 2 ** 31)
     try:
         yield
     finally:

@@ -7,32 +7,35 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from modelscope.models.builder import build_model
 from modelscope.trainers.builder import TRAINERS
 from modelscope.utils.config import ConfigDict
-from modelscope.utils.constant import ModeKeys, TrainerStages
-from modelscope.utils.data_utils import to_device
+from modelscope.utils.constant import ModeKeys
 from modelscope.utils.torch_utils import is_master
 from torch import nn
-from torch.utils.data import DataLoader
 
 from modelscope_fastinst.checkpoints import load_weights
 from modelscope_fastinst.data.collate import collate
 
-from . import trainer_config, trainer_keys, trainer_start
-from .checkpoint_hook import OUTPUT_DIR, CheckpointHook, StopHook, find_state, restore
+from . import batch_scaling, default_recipe, evaluation_settings, processes, trainer_config, trainer_keys, trainer_start
+from .checkpoint_files import find_state, find_whole_state
+from .checkpoint_hook import CheckpointHook, restore
 from .configuration import plain
 from .dataset import open_data
-from .hooks import EmaHook, EvaluationHook, OptimizeHook, ProgressHook, forget_log_after
+from .ema_hook import EmaHook
+from .network_setup import freeze, set_up
+from .optimize_hook import OptimizeHook
 from .optimizer import build_optimizer, build_scheduler
+from .own_hooks import build_hooks
 from .registry import TASK
-from .sampling import begin_epoch
-from .trainer_evaluation import EvaluatingTrainer
+from .result_folders import OUTPUT_DIR, write_results
 from .trainer_keys import ConfigurationError
+from .training_log import TrainingLog
+from .training_loop import LoopingTrainer
 
 _ARGUMENTS = ('type', 'arg_parse_fn', 'data_collator', 'optimizers', 'model_revision', 'callbacks', 'samplers',
               'cfg_options', 'device', 'launcher', 'use_fp16', 'trust_remote_code', 'third_party',
@@ -40,23 +43,27 @@ _ARGUMENTS = ('type', 'arg_parse_fn', 'data_collator', 'optimizers', 'model_revi
 
 
 @TRAINERS.register_module(module_name='fastinst-trainer', force=True)
-class FastInstTrainer(EvaluatingTrainer):
+class FastInstTrainer(LoopingTrainer):
     """Trains and evaluates FastInst.
 
     Writes into ``work_dir``: checkpoints (see ``checkpoint_hook``), ``log.jsonl``, and ``output``, a model folder that
     ``pipeline()`` loads: the best model seen if ``train.checkpoint.best`` is configured, else the last one.
 
     Keys of ``train`` beyond the library's: ``max_iters`` (iterations after which the training ends, also within an
-    epoch; beside or instead of ``max_epochs``), ``backbone_weights`` (ImageNet weights to start from, see
-    ``backbone_weights.backbone_file``; 'none' for random ones), ``dataloader.aspect_ratio_grouping`` (see
-    ``sampling.GroupedBatches``), ``amp`` ('bf16' or 'fp16'), ``ema.decay``, ``seed``; ``optimizer.backbone_multiplier``
-    and the other settings of ``optimizer.build_optimizer``; ``by_epoch: false`` makes the intervals of
-    ``checkpoint.period`` and ``evaluation.period`` count iterations.
+    epoch; beside or instead of ``max_epochs``), ``backbone_weights`` (see ``backbone_weights.backbone_file``; 'none'
+    for random ones), ``dataloader.aspect_ratio_grouping`` (see ``sampling.GroupedBatches``), ``batch_scaling`` (see
+    that module), ``amp`` ('bf16' or 'fp16'), ``ema``, ``seed``, and the settings of ``optimizer.build_optimizer``;
+    ``by_epoch: false`` makes the intervals of ``checkpoint.period`` and ``evaluation.period`` count iterations.
 
     Attributes:
         new_weights: state-dict names of the tensors that start with their fresh initialisation instead of loaded
             values; empty for a model given as an object, and in a resumed training.
         model_classes: the names of the classes.
+
+    ``stateful`` maps names to objects with ``state_dict`` and ``load_state_dict`` (optimiser, schedule, scaler,
+    averages, early stopping, ...), as they are at that moment. ``checkpoint_hook`` saves each one's state (tensors and
+    plain data) at the top level of the trainer-state file under its name, and restores those whose name the file has;
+    a name that the file lacks, or has as None, leaves its object as it is, so that files of earlier versions load.
 
     Args:
         model: a model folder or hub id to start from, or a model. None: train ``cfg_file`` from the ImageNet weights
@@ -98,8 +105,7 @@ class FastInstTrainer(EvaluatingTrainer):
             model = None
         if model is None and cfg_file is None:
             raise ConfigurationError('fastinst-trainer: give model= (a folder or hub id) or cfg_file=')
-        if kwargs.get('launcher') and not torch.cuda.is_available():
-            raise ConfigurationError('launcher= needs CUDA here; without it train with one process, no launcher=')
+        kwargs['device'] = processes.join(kwargs.get('device'), kwargs.pop('launcher', None))
         self._starts_from_model = model is not None or self._given_model is not None
         self._sources = train_dataset, eval_dataset
         self._asked_for = classes, max_epochs, work_dir, seed
@@ -112,7 +118,10 @@ class FastInstTrainer(EvaluatingTrainer):
         self.checkpoint_hook: CheckpointHook | None = None
         self.fresh_metrics: dict | None = None
         self.log_vars: dict[str, float] = {}
-        self.stepped = False
+        self.stepped = self.left_out = False   # what has become of the last iteration, see OptimizeHook
+        self.grad_norm: float | None = None
+        self._ends_at: int | None = None
+        self._frozen: list[nn.Module] = []
         self.new_weights: list[str] = []
         self._start = trainer_start.Start('model as given')
         self._optimize_hook: OptimizeHook | None = None
@@ -126,6 +135,7 @@ class FastInstTrainer(EvaluatingTrainer):
             del self.cfg.train['max_epochs']   # stood in for a number that the library insists on
         self.amp = 'fp16' if self.use_fp16 else self.cfg.safe_get('train.amp') or None
         self.grad_scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == 'fp16')
+        self.training_log = TrainingLog(self.work_dir, bool(self.cfg.safe_get('train.tensorboard')))
 
     # Configuration, data, model: what the library's constructor asks for, in this order.
 
@@ -135,7 +145,8 @@ class FastInstTrainer(EvaluatingTrainer):
         if os.path.isfile(model):
             return os.path.dirname(os.path.abspath(model))
         from .hub import model_directory
-        return model_directory(model, model_revision)
+        with processes.first_here_first():
+            return model_directory(model, model_revision)
 
     def rebuild_config(self, cfg: Any) -> Any:
         """Applies the caller's changes, checks everything, opens the data and settles the classes."""
@@ -148,7 +159,8 @@ class FastInstTrainer(EvaluatingTrainer):
             cfg.merge_from_dict(self._cfg_options)
         classes, max_epochs, _, seed = self._asked_for
         self._file = file
-        trainer_config.with_defaults(cfg)
+        default_recipe.with_defaults(cfg, *self._sources)
+        self._scaled = batch_scaling.scale_to_batch(cfg, before, self._cfg_options or (), processes.world_size(), file)
         self._only_iterations = (max_epochs is None and cfg.train.get('max_epochs') is None
                                  and cfg.train.get('max_iters') is not None)
         if self._only_iterations:
@@ -175,6 +187,7 @@ class FastInstTrainer(EvaluatingTrainer):
                                                             file)
         self._data = train_set, eval_set
         self._weights_classes = trainer_config.classes_of_weights(self.model_dir, before)
+        evaluation_settings.forget_thresholds(cfg, self.model_classes)
         cfg.model['classes'] = list(self.model_classes)
         cfg.model['decoder'] = {**(cfg.safe_get('model.decoder') or {}), 'num_classes': len(self.model_classes)}
         if self._starts_from_model and eval_set is None:
@@ -185,7 +198,7 @@ class FastInstTrainer(EvaluatingTrainer):
     def build_model(self) -> nn.Module:
         """The model with the settled classes and the weights to start from."""
         if self._given_model is not None:
-            return self._given_model
+            return self._prepared(self._given_model)
         section = plain(self.cfg.model)
         pretrained = section.get('pretrained', self._starts_from_model)
         model = build_model(ConfigDict({**section, 'pretrained': False, 'model_dir': self.model_dir}), TASK)
@@ -209,11 +222,16 @@ class FastInstTrainer(EvaluatingTrainer):
             self._start.message += ('; the backbone\'s batch norms are frozen, as in the authors\' training '
                                     '(cfg_options or --set model.backbone.norm=BN trains them)')
         self.new_weights = self._start.new
+        return self._prepared(model)
+
+    def _prepared(self, model: nn.Module) -> nn.Module:
+        self._frozen = freeze(model.network, plain(self.cfg.safe_get('train.freeze')))
         return model
 
     def _resumes(self) -> bool:
         work_dir = self._asked_for[2] or self.cfg.train.get('work_dir', './work_dir')
-        return self._resume_from is not None and find_state(self._resume_from, work_dir) is not None
+        return self._resume_from is not None and processes.from_first(
+            lambda: find_state(self._resume_from, work_dir) is not None)   # another machine may not see the files
 
     def get_preprocessors(self, preprocessor: Any) -> tuple[None, None]:
         """The data sets have their transforms already."""
@@ -227,18 +245,11 @@ class FastInstTrainer(EvaluatingTrainer):
         """Puts this trainer's own hooks in the place of the library's; others are built as configured."""
         own, rest = trainer_config.hook_settings(hook_cfg)
         hooks = super().register_hook_from_cfg(rest)
-        self.checkpoint_hook = CheckpointHook(**own.get('checkpoint', {}), best=own.get('best'))
-        self._stop_hook = StopHook()
-        self._progress = ProgressHook(**own.get('progress', {}))
-        own_hooks = [self.checkpoint_hook, self._stop_hook, self._progress]
-        if 'evaluation' in own:
-            own_hooks.append(EvaluationHook(**own['evaluation']))
-        if self.cfg.safe_get('train.ema'):
-            self.ema = EmaHook(**plain(self.cfg.train['ema']))
-            own_hooks.append(self.ema)
-        for hook in own_hooks:
+        self._own_hooks = build_hooks(self.cfg, own)
+        self.checkpoint_hook, self.ema = self._own_hooks['checkpoint'], self._own_hooks.get('ema')
+        for hook in self._own_hooks.values():
             self.register_hook(hook)
-        return hooks + own_hooks
+        return hooks + list(self._own_hooks.values())
 
     def get_metrics(self) -> list:
         """``evaluation.metrics``, default COCO AP."""
@@ -248,12 +259,13 @@ class FastInstTrainer(EvaluatingTrainer):
         """Says in a few lines what is going to happen; the whole configuration goes to the log at debug level."""
         if not is_master():
             return
-        train, val = self._data
+        images = [len(data) if data else 0 for data in self._data]
         size = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
         self.logger.info(f'{type(self.network).__name__} with {size / 1e6:.2f} M trainable parameters on '
                          f'{self.device}; {self._start.message}')
-        self.logger.info(f'{len(train) if train else 0} training and {len(val) if val else 0} evaluation images; '
-                         f'work folder {self.work_dir}')
+        self.logger.info(f'{images[0]} training and {images[1]} evaluation images; work folder {self.work_dir}')
+        if self._scaled:
+            self.logger.info(self._scaled)
         self.logger.debug(str(self.cfg._cfg_dict))
 
     def print_hook_info(self) -> None:
@@ -277,6 +289,10 @@ class FastInstTrainer(EvaluatingTrainer):
             raise ConfigurationError(f'{len(self.train_dataset)} training images make no batch of '
                                      f'{self.cfg.train.dataloader.get("batch_size_per_gpu", 1)} with '
                                      'train.dataloader.drop_last')
+        if len(self.train_dataloader) < self.iters_per_epoch:
+            raise ConfigurationError(f'train.train_iters_per_epoch is {self.iters_per_epoch}, but an epoch of the '
+                                     f'training set has {len(self.train_dataloader)} batches')
+        self._ends_at = None
         self._max_epochs = -(-self.max_iters // self.iters_per_epoch)
         if self._optimize_hook is None:
             self.register_optimizers_hook()
@@ -285,59 +301,26 @@ class FastInstTrainer(EvaluatingTrainer):
             self.new_weights = []
         else:
             self._resume(checkpoint_path or resume_from or self._resume_from)
+        set_up(self.network, plain(self.cfg.train), self.device, self.world_size, self.logger)
         try:
-            self.train_loop(self.train_dataloader)
+            with processes.naming_lost_peers():
+                self.train_loop(self.train_dataloader)
         finally:
-            self._progress.close()
-            self._stop_hook.release()
+            self._own_hooks['progress'].close()
+            self._own_hooks['stop'].release()
+            self.training_log.close()
         if is_master():
             self.logger.info(f'training finished; the model is in {os.path.join(self.work_dir, OUTPUT_DIR)}')
-
-    @property
-    def max_iters(self) -> int:
-        """Iterations of the whole training: ``train.max_iters``, or fewer if ``max_epochs`` has fewer."""
-        limit = self.cfg.safe_get('train.max_iters')
-        iterations = self._max_epochs * self.iters_per_epoch
-        return iterations if limit is None else min(iterations, int(limit))
-
-    def train_loop(self, data_loader: DataLoader) -> None:
-        """Trains epoch by epoch; an epoch that ``max_iters`` cuts short has no ``after_train_epoch``."""
-        self.invoke_hook(TrainerStages.before_run)
-        self.model.train()
-        while self._epoch < self._max_epochs and self._iter < self.max_iters and not self._stop_training:
-            self.invoke_hook(TrainerStages.before_train_epoch)
-            left_out = begin_epoch(data_loader, self._epoch, self._inner_iter)
-            for inner_iter, batch in enumerate(data_loader, left_out):
-                if inner_iter < self._inner_iter:   # trained before the training was interrupted
-                    continue
-                self._inner_iter = inner_iter
-                self.data_batch = to_device(batch, self.device)
-                self.invoke_hook(TrainerStages.before_train_iter)
-                self.train_step(self.model, self.data_batch)
-                self.invoke_hook(TrainerStages.after_train_iter)
-                del self.data_batch
-                self._iter += 1
-                self._mode = ModeKeys.TRAIN
-                if inner_iter + 1 >= self.iters_per_epoch or self._iter >= self.max_iters:
-                    break
-            if self._iter >= self.max_iters and self._inner_iter + 1 < self.iters_per_epoch:
-                self._inner_iter += 1
-                break
-            self.invoke_hook(TrainerStages.after_train_epoch)
-            self._inner_iter = 0
-            self._epoch += 1
-        self.invoke_hook(TrainerStages.after_run)
 
     def _resume(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        files = find_state(checkpoint, self.work_dir)
+        files = find_whole_state(checkpoint, self.work_dir, self.logger)
         if files is None:
             self.logger.info(f'nothing to resume in {self.work_dir}; starting from the beginning')
             return
         restore(self, *files)
         self.new_weights = []
-        forget_log_after(self.work_dir, self.iter)
         self.logger.info(f'resumed from {files[0]}: {self.epoch} epochs and {self.iter} iterations are done')
 
     def register_optimizers_hook(self) -> None:
@@ -348,21 +331,19 @@ class FastInstTrainer(EvaluatingTrainer):
         optimizer, scheduler = self.optimizers
         self.optimizer = optimizer if optimizer is not None else build_optimizer(self.network, section)
         self.lr_scheduler = scheduler if optimizer is not None else build_scheduler(
-            self.optimizer, plain(self.cfg.safe_get('train.lr_scheduler')), self.max_iters, self.iters_per_epoch,
-            self._optimize_hook.cumulative_iters)
+            self.optimizer, plain(self.cfg.safe_get('train.lr_scheduler')), self.max_iters, self.iters_per_epoch)
+        self._optimize_hook.schedule_counts_iterations = optimizer is None
         self.register_hook(self._optimize_hook)
 
-    def train_step(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
-        """One forward pass; ``train_outputs`` and ``log_vars`` hold what it gave."""
-        model.train()
-        self._mode = ModeKeys.TRAIN
-        with self._autocast(self.amp):
-            self.train_outputs = model.forward(**inputs)
-        self.log_vars = self.train_outputs.get('log_vars') or {'loss': float(self.train_outputs['loss'].detach())}
+    @property
+    def stateful(self) -> dict[str, Any]:
+        """What a checkpoint saves and restores beside the weights and the progress; see the class."""
+        parts = {'optimizer': self.optimizer, 'lr_scheduler': self.lr_scheduler, 'grad_scaler': self.grad_scaler,
+                 'ema': self.ema, 'optimize': self._optimize_hook,
+                 'evaluation': self._own_hooks.get('evaluation'),
+                 'early_stopping': self._own_hooks.get('early_stopping'), 'progress': self._own_hooks['progress']}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def save_output(self) -> None:
-        """Writes the model that counts, with its configuration, into ``work_dir/output``."""
-        with self.evaluated_weights():
-            config = trainer_config.portable(plain(self.cfg._cfg_dict))
-            config['model']['pretrained'] = True
-            self.unwrap_module(self.model).save_pretrained(os.path.join(self.work_dir, OUTPUT_DIR), config=config)
+        """Writes the model that counts, with its configuration, into ``work_dir/output``; see ``result_folders``."""
+        write_results(self)

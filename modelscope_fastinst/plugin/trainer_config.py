@@ -1,52 +1,25 @@
-"""The trainer's configuration: defaults, a check that finds misspelt keys before anything starts, and what of it goes
+"""The trainer's configuration: a check that finds misspelt keys before anything starts, and what of it goes
 into the result folder.
 """
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from modelscope_fastinst.evaluation.coco import metric_names
+from .configuration import BY_CLASS, CONFIGURATION_FILE, plain
+from .engine_values import check_engine, check_metric_key
+from .evaluation_settings import check_evaluation
+from .optimizer import check_rates, lr_factor
+from .trainer_keys import ConfigurationError, section_at
 
-from .configuration import CONFIGURATION_FILE, plain
-from .optimizer import lr_factor
-from .trainer_keys import PREPROCESSOR, ConfigurationError, section_at
-
-METRIC = 'fastinst-coco-metric'
 AMP = ('bf16', 'fp16')
-
-# The recipe, for configurations without a `train` section (a stock model's).
-DEFAULT_TRAIN = {
-    'max_epochs': 50,
-    'dataloader': {'batch_size_per_gpu': 8, 'workers_per_gpu': 2},
-    'optimizer': {'type': 'AdamW', 'lr': 1e-4, 'weight_decay': 0.05},
-    'lr_scheduler': {'type': 'MultiStepLR', 'milestones': [0.88889, 0.96296], 'gamma': 0.1},
-}
-DEFAULT_PREPROCESSOR = {'type': PREPROCESSOR, 'min_size': 640, 'max_size': 853}
 
 # Sections of the result folder's configuration that would tell where things lay on the machine that trained.
 _NOT_PORTABLE = {'dataset', 'backbone_weights', 'work_dir', 'save_dir', 'out_dir', 'output_dir', 'model_dir', 'device',
                  'hooks', 'trust_remote_code', 'load_from', 'resume_from'}
-
-
-def with_defaults(cfg: Any) -> None:
-    """Fills in what the trainer needs and the configuration (a ``modelscope`` Config) lacks."""
-    train = cfg.safe_get('train') or {}
-    if not {'optimizer', 'lr_scheduler'} & set(train):   # a length alone is no recipe
-        length = {'max_epochs': DEFAULT_TRAIN['max_epochs']} if train.get('max_iters') is None else {}
-        train = {**{key: value for key, value in DEFAULT_TRAIN.items() if key != 'max_epochs'}, **length, **train}
-    train = dict(train)
-    for key in ('dataloader', 'optimizer'):
-        train.setdefault(key, DEFAULT_TRAIN[key])
-    cfg['train'] = train
-    cfg['preprocessor'] = cfg.safe_get('preprocessor') or dict(DEFAULT_PREPROCESSOR)
-    evaluation = dict(cfg.safe_get('evaluation') or {})
-    evaluation.setdefault('metrics', [METRIC])
-    cfg['evaluation'] = evaluation
 
 
 def freeze_stock_norms(cfg: Any, before: Any, asked: Iterable[str] = ()) -> bool:
@@ -79,7 +52,7 @@ def check_values(cfg: Any, *, has_train: bool, has_eval: bool, file: str = 'conf
                  'evaluation.dataloader.batch_size_per_gpu', 'train.checkpoint.period.interval',
                  'evaluation.period.interval', 'train.logging.interval', 'train.optimizer.options.cumulative_iters'):
         value = get(path)
-        if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
+        if value is not None and (isinstance(value, (bool, str)) or int(value) != value or value < 1):
             raise ConfigurationError(f'{file}: {path} must be a whole number of at least 1; got {value!r}')
     grouping = get('train.dataloader.aspect_ratio_grouping')
     if grouping not in (None, True, False):
@@ -97,6 +70,7 @@ def check_values(cfg: Any, *, has_train: bool, has_eval: bool, file: str = 'conf
     if has_train:
         try:
             lr_factor(plain(get('train.lr_scheduler')), 1)
+            check_rates(plain(get('train.optimizer')) or {})
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f'{file}: {error}') from error
     if get('train.checkpoint.best') is not None:
@@ -109,7 +83,9 @@ def check_values(cfg: Any, *, has_train: bool, has_eval: bool, file: str = 'conf
             raise ConfigurationError(f'{file}: train.checkpoint.best keeps the best model by '
                                      f'{get("train.checkpoint.best.metric_key")!r}, but nothing is evaluated: add '
                                      '"evaluation": {"period": {"interval": 1}}')
-        _check_best(get('train.checkpoint.best.metric_key'), get('evaluation.metrics'), get('model.classes'), file)
+        check_metric_key(cfg, 'train.checkpoint.best.metric_key', get('train.checkpoint.best.metric_key'), file)
+    check_engine(cfg, has_train=has_train, file=file)
+    check_evaluation(plain(get('evaluation') or {}), file)
     if has_train and not has_eval and get('evaluation.period') is not None:
         raise ConfigurationError(f'{file}: evaluation.period asks for evaluation during the training, but there is no '
                                  'evaluation set: give eval_dataset= or dataset.val, or remove evaluation.period')
@@ -124,7 +100,7 @@ def forget_evaluation(cfg: Any, before: Any) -> None:
         cfg: the configuration as it is to be used.
         before: the model's own.
     """
-    for path in ('evaluation.period', 'train.checkpoint.best'):
+    for path in ('evaluation.period', 'train.checkpoint.best', 'train.early_stopping'):
         section, key = path.rsplit('.', 1)
         if cfg.safe_get(path) is not None and plain(cfg.safe_get(path)) == plain(before.safe_get(path)):
             del cfg.safe_get(section)[key]
@@ -151,14 +127,21 @@ def hook_settings(hooks: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict], 
 
     Returns:
         Settings by 'checkpoint', 'best', 'progress' and 'evaluation', and the rest of the list.
+
+    Raises:
+        ConfigurationError: a hook that would step the optimiser or the schedule a second time.
     """
     names = {'CheckpointHook': 'checkpoint', 'BestCkptSaverHook': 'best', 'TextLoggerHook': 'progress',
-             'EvaluationHook': 'evaluation', 'IterTimerHook': ''}
+             'EvaluationHook': 'evaluation', 'IterTimerHook': '', 'DDPHook': ''}
     own: dict[str, dict] = {}
     rest = []
     for hook in hooks:
         hook = dict(hook)
         kind = hook.get('type')
+        if str(kind).endswith(('OptimizerHook', 'LrSchedulerHook')):
+            raise ConfigurationError(f'train.hooks has {kind!r}, but the trainer steps optimiser and schedule itself: '
+                                     'remove the hook; train.optimizer.options and train.lr_scheduler.options have '
+                                     'its settings')
         if kind not in names:
             rest.append(hook)
         elif names[kind]:
@@ -176,7 +159,7 @@ def hook_settings(hooks: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict], 
 def portable(section: Any) -> Any:
     """A configuration as plain data for another machine: no paths, no data set, no device."""
     if isinstance(section, Mapping):
-        return {str(key): portable(value) for key, value in section.items()
+        return {str(key): plain(value) if key == BY_CLASS else portable(value) for key, value in section.items()
                 if key not in _NOT_PORTABLE and not (isinstance(value, str) and os.path.isabs(value))}
     if isinstance(section, (list, tuple)):
         return [portable(item) for item in section]
@@ -241,15 +224,3 @@ def metric_settings(metrics: Any, file: str) -> list:
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(f'{file}: evaluation.metrics: {metric!r}: {error}') from error
     return metrics
-
-
-def _check_best(key: str, metrics: Any, classes: Sequence[str], file: str) -> None:
-    metrics = [metrics] if isinstance(metrics, (str, Mapping)) else metrics
-    if any((metric if isinstance(metric, str) else metric.get('type')) != METRIC for metric in metrics):
-        return   # only the metrics themselves know what they give
-    names = metric_names(classes)
-    if key not in names:
-        near = difflib.get_close_matches(key, names, 1)
-        hint = f'did you mean {near[0]!r}?' if near else f'it gives {", ".join(names[:12])}'
-        raise ConfigurationError(f'{file}: train.checkpoint.best.metric_key is {key!r}, which {METRIC} does not give; '
-                                 f'{hint}')

@@ -21,20 +21,25 @@ _KNOWN: dict[str, Sequence[str] | None] = {
     'preprocessor.val': ('type', 'mode', *inspect.signature(InferenceTransform).parameters),
     'dataset': ('train', 'val'),
     'train': ('work_dir', 'max_epochs', 'max_iters', 'backbone_weights', 'train_iters_per_epoch', 'dataloader',
-              'optimizer', 'lr_scheduler', 'checkpoint', 'logging', 'hooks', 'amp', 'ema', 'seed'),
+              'optimizer', 'lr_scheduler', 'batch_scaling', 'checkpoint', 'logging', 'hooks', 'amp', 'ema', 'seed',
+              'early_stopping',
+              'tensorboard', 'compile', 'freeze', 'sync_batchnorm'),
     'train.dataloader': (*_LOADER_KEYS, 'aspect_ratio_grouping'),
     'train.optimizer': None,
     'train.optimizer.options': ('cumulative_iters', 'grad_clip', 'max_bad_steps'),
     'train.optimizer.options.grad_clip': ('max_norm', 'norm_type'),
+    'train.batch_scaling': ('base_batch_size', 'images_per_iteration'),
     'train.lr_scheduler': ('type', 'milestones', 'gamma', 'power', 'min_factor', 'options'),
     'train.lr_scheduler.options': ('by_epoch', 'warmup'),
     'train.lr_scheduler.options.warmup': ('type', 'warmup_iters', 'warmup_ratio'),
     'train.checkpoint': ('period', 'best'),
     'train.checkpoint.period': (*_COUNT_KEYS, 'save_strategy', 'max_checkpoint_num', 'save_last'),
     'train.checkpoint.best': ('metric_key', 'rule', 'save_best', *_COUNT_KEYS),
-    'train.logging': (*_COUNT_KEYS, 'out_dir'),
-    'train.ema': ('decay',),
-    'evaluation': ('dataloader', 'metrics', 'period', 'amp', 'val_iters_per_epoch'),
+    'train.logging': (*_COUNT_KEYS, 'out_dir', 'curves'),
+    'train.ema': ('decay', 'evaluate_raw'),
+    'train.early_stopping': ('patience', 'metric_key', 'min_delta', 'rule'),
+    'evaluation': ('dataloader', 'metrics', 'period', 'amp', 'val_iters_per_epoch', 'engine', 'tta', 'thresholds',
+                   'report'),
     'evaluation.dataloader': _LOADER_KEYS,
     'evaluation.period': ('interval', 'by_epoch', 'eval_strategy', 'start_idx'),
 }
@@ -88,5 +93,6 @@ def _check_optimizer(section: Mapping[str, Any], file: str) -> None:
     if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
         raise ConfigurationError(f'{file}: train.optimizer.type is {section["type"]!r}; torch.optim has no such class')
     taken = set(inspect.signature(cls).parameters) - {'params'}
-    check_names(section, taken | {'type', 'options', 'backbone_multiplier', 'weight_decay_norm', 'weight_decay_embed'},
+    check_names(section, taken | {'type', 'options', 'backbone_multiplier', 'weight_decay_norm', 'weight_decay_embed',
+                                 'layer_decay', 'paramwise'},
                 f'{file}: train.optimizer')

@@ -10,6 +10,7 @@ from torch import nn
 from modelscope_fastinst.checkpoints import load_backbone, load_for_finetuning, load_weights
 
 from .backbone_weights import backbone_file
+from .processes import first_here_first
 from .trainer_config import shown
 
 
@@ -59,7 +60,8 @@ def from_backbone(network: nn.Module, source: str) -> Start:
         ConfigurationError, BackboneError: see there.
         CheckpointError: the file holds another backbone, or none.
     """
-    file = backbone_file(source)
+    with first_here_first():   # what one process downloads, the others find
+        file = backbone_file(source)
     conversion = load_backbone(network, file)
     new = set(conversion.new)
     new = [name for name in network.state_dict()

@@ -56,13 +56,24 @@ def choose_configuration(source: Source, given: str | None, folder: Path | None,
     if model['type'] != 'fastinst' or not all(isinstance(model.get(section), Mapping) for section in _SECTIONS):
         raise ValueError(f'{where}: describes no FastInst; model.type must be "fastinst", with the sections '
                          f'{", ".join(_SECTIONS)}')
+    before = [str(name) for name in model.get('classes') or []]
     model['classes'], remark = _classes(source, model, classes, template, str(where))
     found_out = bool(remarks)
     if found_out and not remark and classes is None and not source.backbone_only:
         remark = [f'{len(model["classes"])} classes, taken to be COCO\'s; give --classes to name others']
+    _rename_thresholds(configuration, before, model['classes'])
     model['decoder'] = {**model['decoder'], 'num_classes': len(model['classes'])}
     model['encoder'] = {**model['encoder'], 'norm': _encoder_norm(source)}
     return configuration, [*remarks, *remark]
+
+
+def _rename_thresholds(configuration: Mapping[str, Any], before: Sequence[str], after: Sequence[str]) -> None:
+    """Score thresholds by class name go on under the classes' new names."""
+    section = configuration.get('postprocessor') or {}
+    thresholds = section.get('score_thr')
+    if isinstance(thresholds, Mapping) and len(before) == len(after):
+        section['score_thr'] = {new: thresholds[old] for old, new in zip(before, after, strict=True)
+                                if old in thresholds}
 
 
 def _completed(configuration: dict[str, Any], source: Source) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Fixtures of the tests that publish: a model folder, and a hub that takes it."""
+"""Fixtures: pytest's log; and for the tests that publish a model folder, and a hub that takes it."""
 from __future__ import annotations
 
 import json
@@ -15,6 +15,12 @@ from tests.plugin.hub_client import client_of
 from tests.plugin.loopback_hub import Hub, serve
 from tests.plugin.loopback_uploads import UploadHandler
 from tests.plugin.model_folders import write_configuration, write_stock_folder
+
+
+@pytest.fixture(autouse=True)
+def everything_is_heard(caplog) -> None:
+    """The command line quiets all handlers of ModelScope's log; pytest's own, one for all tests, may be among them."""
+    caplog.handler.setLevel(0)
 
 
 @pytest.fixture(scope='module')

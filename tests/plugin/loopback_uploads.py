@@ -11,7 +11,7 @@ from typing import Any
 from tests.plugin.loopback_hub import Handler, Hub
 
 TOKEN = 'ms-0123-a-token-of-the-loopback-hub'
-OWNERS = ('me', 'my-organization')   # under which the token may write
+OWNERS = ('me', 'my-name', 'my-organization')   # under which the token may write
 
 
 def visibilities(hub: Hub) -> dict[str, int]:

@@ -7,11 +7,22 @@ import torch
 from modelscope.msdatasets import MsDataset
 from modelscope.msdatasets.dataset_cls.dataset import ExternalDataset
 from modelscope.utils.config import Config
+from PIL import Image as PilImage
 
 from modelscope_fastinst.data.augment import InferenceTransform, TrainTransform
+from modelscope_fastinst.data.records import DatasetError
 from modelscope_fastinst.plugin.dataset import FastInstDataset, build_transforms, open_dataset
 from modelscope_fastinst.plugin.trainer_keys import ConfigurationError
 from modelscope_fastinst.structures import Sample, Target
+from tests.data.formats.tool_files import (
+    mask_pictures,
+    polygon_pictures,
+    write_coco_file,
+    write_labelme,
+    write_object_masks,
+    write_voc,
+    write_yolo,
+)
 
 from .trainer_runs import shapes
 
@@ -138,10 +149,100 @@ def test_items_that_are_no_samples_are_named():
         data[0]
 
 
-def test_table_rows_are_refused_with_a_reason():
+def table(count=2, seed=1):
+    """The drawn shapes as a table, with the class names in the feature."""
+    from datasets import ClassLabel, Dataset, Features, Image, List, Value
+    data = shapes(count, seed=seed)
+    return Dataset.from_dict({
+        'image': [PilImage.fromarray(data.draw(index)[0]) for index in range(count)],
+        'objects': [[{'segmentation': one['segmentation'], 'category': one['category_id']}
+                     for one in data[index].annotations] for index in range(count)]},
+        features=Features({'image': Image(), 'objects': List({
+            'segmentation': {'size': List(Value('int64')), 'counts': Value('string')},
+            'category': ClassLabel(names=data.classes)})}))
+
+
+def tables():
+    from datasets import DatasetDict
+    return DatasetDict({'train': table(), 'validation': table(3, seed=2)})
+
+
+@pytest.mark.parametrize('source', [
+    pytest.param(table, id='Dataset'),
+    pytest.param(tables, id='DatasetDict'),
+    pytest.param(lambda: MsDataset(table()), id='MsDataset of table rows'),
+    pytest.param(lambda: {'train': MsDataset(table()), 'test': MsDataset(table(1))}, id='MsDatasets by split'),
+    pytest.param(lambda: {'table': table(4), 'val_fraction': 0.5}, id='divided'),
+])
+def test_table_rows(source):
+    data = open_dataset(source(), None, 'train', None, None)
+    assert len(data) == 2 and data.classes == ['ellipse', 'rectangle']
+    assert data[0].target.masks.any() and not data[0].annotations
+
+
+def test_table_rows_for_evaluation():
+    assert len(open_dataset(tables(), None, 'eval', None, None)) == 3
+    assert len(open_dataset(table(), None, 'eval', None, None)) == 2     # a table without splits is taken as it is
+    data = open_dataset({'table': table(4), 'val_fraction': 0.25}, None, 'eval', None, None)
+    assert len(data) == 1 and data[0].annotations
+    assert torch.equal(open_dataset(table(), None, 'eval', None, None)[0].image, shapes(2)[0].image)
+
+
+def test_table_rows_without_objects_are_refused_with_a_reason():
     from datasets import Dataset
-    with pytest.raises(ConfigurationError, match='table rows'):
+    with pytest.raises(DatasetError, match='the columns image do not say where the objects are'):
         open_dataset(MsDataset(Dataset.from_dict({'image': [1]})), None, 'train', None, None)
+
+
+FOLDERS = [
+    pytest.param('yolo', write_yolo, polygon_pictures, id='yolo'),
+    pytest.param('labelme', write_labelme, polygon_pictures, id='labelme'),
+    pytest.param('voc', write_voc, mask_pictures, id='voc'),
+    pytest.param('object-masks', write_object_masks, mask_pictures, id='object-masks'),
+    pytest.param('coco', write_coco_file, polygon_pictures, id='coco, one file'),
+]
+
+
+@pytest.mark.parametrize('format, write, draw', FOLDERS)
+def test_folders_of_every_format(tmp_path, format, write, draw):
+    write(tmp_path, draw(5))
+    options = {'root': str(tmp_path), 'val_fraction': 0.4, 'split_seed': 3}
+    train = open_dataset(options, None, 'train', None, None)
+    val = open_dataset(None, {**options, 'format': format}, 'eval', None, None)
+    assert [len(train), len(val)] == [3, 2] and train.classes == val.classes == ['fig', 'nut']
+    assert not {sample.file_name for sample in train} & {sample.file_name for sample in val}
+    assert len(open_dataset(str(tmp_path), None, 'train', None, None)) == 5
+
+
+def test_a_folder_without_splits_is_no_evaluation_set_of_itself(tmp_path):
+    from modelscope_fastinst.plugin.dataset import open_data
+    write_labelme(tmp_path / 'a', polygon_pictures(2))
+    write_labelme(tmp_path / 'b', polygon_pictures(2, seed=1))
+    cfg = Config({'preprocessor': {'min_size': 32}, 'model': {}})
+    with pytest.raises(ConfigurationError, match='are the same images.*give both val_fraction'):
+        open_data(cfg, str(tmp_path / 'a'), str(tmp_path / 'a'), None, None, [], 'x.json')
+    train, val, classes = open_data(cfg, str(tmp_path / 'a'), str(tmp_path / 'b'), None, None, [], 'x.json')
+    assert len(train) == len(val) == 2 and classes == ['fig', 'nut']
+
+
+def test_a_class_may_be_missing_in_a_validation_folder_whose_classes_are_those_met(tmp_path):
+    write_labelme(tmp_path, polygon_pictures(2, classes=('fig',)))
+    data = open_dataset(str(tmp_path), None, 'eval', None, ['fig', 'nut'])
+    assert data.classes == ['fig', 'nut']
+    with pytest.raises(DatasetError, match=r"has no classes \['nut'\]"):     # in training, it is a mistake
+        open_dataset(str(tmp_path), None, 'train', None, ['fig', 'nut'])
+
+
+@pytest.mark.parametrize('changes, message', [
+    pytest.param({'val_fraction': 1.5}, 'val_fraction is 1.5', id='fraction'),
+    pytest.param({'format': 'cvat'}, "format is 'cvat'; it must be one of coco, yolo", id='format'),
+    pytest.param({'split': 'val'}, 'has no validation split; give val_fraction', id='no such split'),
+    pytest.param({'root': 'nowhere'}, 'nowhere: no such folder', id='no folder'),
+])
+def test_wrong_options_of_a_folder(tmp_path, changes, message):
+    write_labelme(tmp_path, polygon_pictures(2))
+    with pytest.raises(ValueError, match=message):
+        open_dataset({'root': str(tmp_path), **changes}, None, 'train', None, None)
 
 
 def test_parts_with_different_classes(folder):

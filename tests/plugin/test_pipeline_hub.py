@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from modelscope.models import Model
@@ -155,6 +156,7 @@ def test_predict_and_info_take_an_id(hub, tmp_path, capsys):
 def test_every_command_takes_an_id_and_its_revision(hub, tmp_path, monkeypatch, capsys, command):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(scene()).save('image.png')
+    Path('data.json').write_text('{"images": [], "annotations": [], "categories": []}', 'utf-8')
     model = [MODEL] if command == ['info'] else ['--model', MODEL]
     assert main([*command, *model, '--revision', 'v9']) == 1
     error = capsys.readouterr().err.strip().splitlines()

@@ -207,3 +207,9 @@ def test_a_length_alone_keeps_the_recipe_of_models_without_one(tmp_path):
     assert trainer.cfg.train['max_iters'] == 7
     assert 'max_epochs' not in trainer.cfg.train
     assert trainer.cfg.train['lr_scheduler']['milestones'] == [0.88889, 0.96296]
+
+
+def test_epochs_longer_than_the_data_are_refused(tmp_path):
+    """The schedule would be made for iterations that never come."""
+    with pytest.raises(ConfigurationError, match='train_iters_per_epoch is 5, but an epoch .* has 4 batches'):
+        trainer_for(tmp_path, {'train.train_iters_per_epoch': 5}, train_dataset=data()).train()

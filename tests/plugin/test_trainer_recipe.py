@@ -30,6 +30,7 @@ def test_length_batch_and_precision(name):
     check_keys(cfg, name)
     assert cfg['train']['max_iters'] == 368750 and 'max_epochs' not in cfg['train']
     assert cfg['train']['dataloader']['batch_size_per_gpu'] == 16
+    assert cfg['train']['batch_scaling'] == {'base_batch_size': 16}
     assert cfg['train']['dataloader']['aspect_ratio_grouping'] is True
     assert cfg['train']['amp'] == 'fp16'
     assert 'ema' not in cfg['train']
@@ -99,6 +100,7 @@ def test_the_trainer_takes_all_of_it(tmp_path):
     train = {**recipe('fastinst_d1_r50')['train'], 'max_iters': 3, 'amp': 'bf16', 'backbone_weights': 'none'}
     train['dataloader'] = {**train['dataloader'], 'batch_size_per_gpu': 2, 'workers_per_gpu': 0}
     train['lr_scheduler'] = {**train['lr_scheduler'], 'milestones': [1, 2]}
+    train['batch_scaling'] = {'base_batch_size': 2}
     seen = []
 
     class Watch(Hook):

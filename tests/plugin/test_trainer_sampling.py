@@ -6,8 +6,16 @@ import random
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import RandomSampler, WeightedRandomSampler
 
-from modelscope_fastinst.plugin.sampling import EpochSampler, build_loader, rng_state, seeded, set_rng_state
+from modelscope_fastinst.plugin.sampling import (
+    EpochSampler,
+    begin_epoch,
+    build_loader,
+    rng_state,
+    seeded,
+    set_rng_state,
+)
 
 
 class Dice:
@@ -41,6 +49,28 @@ def test_every_epoch_has_an_order_and_random_numbers_of_its_own(workers):
     assert [index for index, *_ in first] != [index for index, *_ in second]
     numbers = [number for epoch in (first, second) for _, *numbers in epoch for number in numbers]
     assert len(set(numbers)) == len(numbers)
+
+
+@pytest.mark.parametrize('sampler', [
+    pytest.param(WeightedRandomSampler([1.0] * 8, 8), id='weighted'),
+    pytest.param(RandomSampler(range(8)), id='random')])
+def test_a_samplers_order_follows_from_seed_epoch_and_process(sampler):
+    """Then an epoch that is begun again, by a resumed training, has the samples that it had."""
+    def orders(rank, seed=3):
+        loader = build_loader(Dice(), {'batch_size_per_gpu': 2}, list, training=True, seed=seed, rank=rank,
+                              world_size=2, sampler=sampler)
+        found = []
+        for epoch in (0, 1, 0):
+            begin_epoch(loader, epoch)
+            found.append([index for batch in loader for index, *_ in batch])
+        return found
+
+    torch.manual_seed(1)
+    first, second, again = orders(0)
+    assert torch.equal(torch.rand(2), torch.rand(2, generator=torch.Generator().manual_seed(1)))
+    assert first == again != second
+    assert orders(0) == [first, second, first]
+    assert first not in orders(1) and first not in orders(0, seed=4)
 
 
 def test_samples_depend_on_the_seed_and_not_on_the_workers():

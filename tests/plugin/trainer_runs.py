@@ -26,7 +26,8 @@ CONFIGURATION: dict[str, Any] = {
     'train': {'max_epochs': 2, 'dataloader': {'batch_size_per_gpu': 2, 'workers_per_gpu': 0},
               'optimizer': {'type': 'AdamW', 'lr': 2e-3, 'weight_decay': 0.01, 'backbone_multiplier': 1.0},
               'lr_scheduler': {'type': 'CosineAnnealingLR', 'options': {'warmup': {'warmup_iters': 2}}},
-              'logging': {'interval': 1}}}
+              'logging': {'interval': 1, 'curves': False}},
+    'evaluation': {'report': False}}
 
 
 def configuration(changes: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from modelscope_fastinst.cli.run import CommandError
 from modelscope_fastinst.cli.train import parse_settings
 from modelscope_fastinst.data.microscope import draw_nuclei
 from tests.convert_files import error_of
+from tests.data.formats.tool_files import polygon_pictures, write_labelme
 from tests.plugin.hub_client import client_of
 from tests.plugin.loopback_hub import serve
 from tests.plugin.model_folders import scene, write_stock_folder
@@ -219,6 +220,7 @@ def test_train_and_evaluate_by_the_id_of_a_model(model, coco, tmp_path, capsys):
                  id='pictures without annotations'),
     pytest.param(['train', '--model', '{model}', '--data', '.', '--train-images', '.', '--train-annotations',
                   '{model}/configuration.json'], 'not both', id='two sources'),
+    pytest.param(['train', '--model', '{model}', '--skip-bad'], '--skip-bad is for --data', id='nothing to skip'),
     pytest.param(['train', '--model', '{model}', '--set', 'train.max_epochs'], 'must look like',
                  id='a setting without a value'),
     pytest.param(['train', '--model', '{model}', '--data', '{coco}', '--set', 'train.max_epoch=3'], 'max_epoch',
@@ -233,6 +235,23 @@ def test_train_and_evaluate_say_in_one_line_what_is_wrong(words, message, model,
     monkeypatch.chdir(tmp_path)
     assert main([word.format(model=model, coco=coco) for word in words]) == 1
     assert message in error_of(capsys)
+
+
+def test_bad_items_of_a_training_are_listed_or_left_out(model, tmp_path, capsys):
+    write_labelme(tmp_path / 'photos', polygon_pictures(3))
+    file = min((tmp_path / 'photos').glob('*.json'))
+    content = json.loads(file.read_text('utf-8'))
+    del content['shapes'][0]['points'][2:]
+    file.write_text(json.dumps(content), 'utf-8')
+    words = ['train', '--model', model, '--data', str(tmp_path / 'photos'), '--val-fraction', '0', '--device', 'cpu',
+             '--work-dir', str(tmp_path / 'work'), '--set', 'train.max_iters=1', '--set', 'preprocessor.min_size=32',
+             '--set', 'train.dataloader.workers_per_gpu=0']
+    assert main(words) == 1
+    first, item, last = capsys.readouterr().err.splitlines()[-3:]
+    assert first.endswith('1 bad item:') and '--skip-bad' in last
+    assert item == f'  {file}: shape 0: polygon has 2 points, needs at least 3'
+    assert main([*words, '--skip-bad']) == 0
+    assert (tmp_path / 'work' / 'output' / 'configuration.json').is_file()
 
 
 def test_settings_are_json_or_else_text():

@@ -33,9 +33,10 @@ def test_segment_draws_an_image_and_outlines_it(tmp_path):
 @pytest.mark.slow
 def test_finetune_writes_a_model_and_prints_the_average_precision_by_class(tmp_path):
     images, annotations = [], []
+    (tmp_path / 'data' / 'images').mkdir(parents=True)
     for number in range(1, 6):
         scene = draw_nuclei(64, 64, count=3, seed=number)
-        Image.fromarray(scene.image).save(tmp_path / f'{number}.png')
+        Image.fromarray(scene.image).save(tmp_path / 'data' / 'images' / f'{number}.png')
         images.append({'id': number, 'file_name': f'{number}.png', 'height': 64, 'width': 64})
         for mask in scene.masks:
             rows, columns = np.nonzero(mask)
@@ -45,9 +46,9 @@ def test_finetune_writes_a_model_and_prints_the_average_precision_by_class(tmp_p
                 'id': len(annotations) + 1, 'image_id': number, 'category_id': 1 + len(annotations) % 2, 'iscrowd': 0,
                 'bbox': [left, top, right - left, bottom - top], 'area': (right - left) * (bottom - top),
                 'segmentation': [[left, top, right, top, right, bottom, left, bottom]]})
-    file = tmp_path / 'all.json'
-    file.write_text(json.dumps({'images': images, 'annotations': annotations,
-                                'categories': [{'id': 1, 'name': 'odd'}, {'id': 2, 'name': 'even'}]}), 'utf-8')
-    shown = run('finetune.py', str(file), str(tmp_path), folder=tmp_path)
+    content = {'images': images, 'annotations': annotations,
+               'categories': [{'id': 1, 'name': 'odd'}, {'id': 2, 'name': 'even'}]}
+    (tmp_path / 'data' / 'all.json').write_text(json.dumps(content), 'utf-8')
+    shown = run('finetune.py', 'data', folder=tmp_path)
     assert 'segm_mAP' in shown and 'odd' in shown and 'even' in shown
     assert (tmp_path / 'work_dir' / 'output' / 'configuration.json').is_file()

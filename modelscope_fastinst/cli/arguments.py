@@ -28,6 +28,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     _add_info(commands)
     _add_convert(commands)
     _add_publish(commands)
+    _add_data(commands)
 
 
 def _command(commands, name: str, module: str, text: str) -> argparse.ArgumentParser:
@@ -71,22 +72,26 @@ def _add_train(commands) -> None:
                         help='configuration.json with the recipe, or the name of a published model such as '
                              'fastinst_d3_r50 (default: of the model)')
     parser.add_argument('--model', metavar='DIR_OR_ID',
-                        help='model folder or ModelScope model id to start from (default: ImageNet weights, if the '
-                             'configuration names some, else random ones)')
+                        help='model folder or ModelScope model id to start from, or "embedded": the small model of '
+                             'this package (default: ImageNet weights if the configuration names some, else random)')
     _add_revision(parser)
     parser.add_argument('--backbone', metavar='FILE',
                         help='ImageNet weights for the backbone of a training without --model: a .pth, .safetensors or '
                              '.pkl file, a name such as ResNet50_Weights.IMAGENET1K_V1, or an https URL whose file '
                              'name carries its hash; none: random weights (default: as the configuration says)')
     data = parser.add_argument_group(
-        'data', 'COCO annotations. Default: what the dataset section of the configuration names.')
+        'data', 'Default: what the dataset section of the configuration names.')
     data.add_argument('--data', metavar='ROOT',
-                      help='folder with a train and a val split, in the layout of COCO or of ModelScope')
-    data.add_argument('--train-annotations', metavar='JSON')
+                      help='folder of annotated images: COCO, YOLO, LabelMe, Pascal VOC, or a folder of masks an image')
+    _add_format(data)
+    _add_split_fraction(data, 'where ROOT has no validation split, the share of its images to set aside as one '
+                              '(default: 0.2; 0: train on all, without evaluation)')
+    data.add_argument('--train-annotations', metavar='JSON', help='COCO file, instead of --data')
     data.add_argument('--train-images', metavar='DIR')
     data.add_argument('--val-annotations', metavar='JSON', help='to evaluate during the training')
     data.add_argument('--val-images', metavar='DIR')
     data.add_argument('--classes', type=_names, metavar='A,B', help='train these classes only')
+    _add_skip_bad(data)
     parser.add_argument('--work-dir', default='work_dir', metavar='DIR',
                         help='where checkpoints and the finished model go (default: %(default)s)')
     parser.add_argument('--resume', nargs='?', const='latest', metavar='CHECKPOINT',
@@ -100,8 +105,15 @@ def _add_evaluate(commands) -> None:
     parser = _command(commands, 'evaluate', 'evaluate', 'measure the COCO average precision of a model')
     parser.add_argument('--model', metavar='DIR_OR_ID', help=f'model folder or ModelScope model id ({_DEFAULT_MODEL})')
     _add_revision(parser)
-    parser.add_argument('--data', metavar='ROOT', help='folder in the layout of COCO or of ModelScope')
-    parser.add_argument('--split', default='val', help='which split of that folder (default: %(default)s)')
+    parser.add_argument('--data', metavar='ROOT',
+                        help='annotated pictures: COCO, YOLO-seg, LabelMe, Pascal VOC, or one mask file an object')
+    parser.add_argument('--split', default='val',
+                        help='which split of that folder, or "all" of one without splits (default: %(default)s)')
+    parser.add_argument('--format', metavar='NAME', help='of the folder (default: what it looks like)')
+    parser.add_argument('--val-fraction', type=_unit_interval, metavar='F',
+                        help='where the folder has no validation split, the share that "train" set aside as one')
+    parser.add_argument('--split-seed', type=int, default=0, metavar='N', help='with it, as for "train"')
+    _add_skip_bad(parser)
     parser.add_argument('--annotations', metavar='JSON', help='COCO file, instead of --data')
     parser.add_argument('--images', metavar='DIR', help='folder of the pictures that the COCO file names')
     parser.add_argument('--json', action='store_true', help='print the measures as JSON')
@@ -110,6 +122,16 @@ def _add_evaluate(commands) -> None:
                              'the model folder)')
     parser.add_argument('--set', action='append', default=[], dest='settings', metavar='KEY=VALUE',
                         help='change a setting of the configuration, as in --set preprocessor.min_size=512')
+    parser.add_argument('--report', metavar='DIR',
+                        help='write curves, the confusion matrix and the worst images to a folder')
+    parser.add_argument('--write-thresholds', action='store_true',
+                        help="write each class's best score threshold (by F1) into the model folder's configuration, "
+                             'as the default of predictions')
+    parser.add_argument('--engine', choices=('pycocotools', 'faster-coco-eval'),
+                        help='what matches results and objects: the same numbers, the second in less time')
+    parser.add_argument('--tta', nargs='?', const='1', metavar='SCALES',
+                        help='test-time augmentation: mirrored as well, at these factors or short sides, as in '
+                             '0.75,1,1.25 (without a list: mirrored only)')
     _add_device(parser)
 
 
@@ -198,6 +220,83 @@ stored by "modelscope login".
     _add_device(parser)
 
 
+def _add_data(commands) -> None:
+    text = 'look for mistakes in a data set, or convert it to COCO'
+    group = commands.add_parser('data', help=text, description=text[0].upper() + text[1:] + '.')
+    actions = group.add_subparsers(dest='data_command', metavar='ACTION', required=True)
+    _add_data_check(actions)
+    _add_data_convert(actions)
+
+
+def _add_data_check(actions) -> None:
+    parser = _command(actions, 'check', 'data', 'say what is in a data set and what is wrong with it, and draw samples')
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = """\
+Say what is in a data set and what is wrong with it, and draw samples.
+
+Every image is decoded once. Nothing of the data set is changed. The exit status is 1 if there
+are errors: what would stop a training, or make the measured AP wrong.
+
+  modelscope-fastinst data check my_data
+  modelscope-fastinst data check my_data --config fastinst_d3_r50 --json findings.json --strict"""
+    parser.add_argument('root', nargs='?', metavar='ROOT', help='folder of the data set')
+    _add_format(parser)
+    parser.add_argument('--train-annotations', metavar='JSON', help='COCO file, instead of ROOT')
+    parser.add_argument('--train-images', metavar='DIR')
+    parser.add_argument('--val-annotations', metavar='JSON')
+    parser.add_argument('--val-images', metavar='DIR')
+    _add_split_fraction(parser)
+    parser.add_argument('--classes', type=_names, metavar='A,B', help='only these classes')
+    model = parser.add_argument_group('the model that is to be trained', 'Default: 100 queries, 640 to 853 pixels.')
+    source = model.add_mutually_exclusive_group()
+    source.add_argument('--config', metavar='FILE_OR_NAME',
+                        help='configuration.json, or the name of a published model such as fastinst_d3_r50')
+    source.add_argument('--model', metavar='DIR_OR_ID', help='model folder or ModelScope model id')
+    _add_revision(model)
+    model.add_argument('--num-queries', type=_count, metavar='N', help='objects in an image that it can find')
+    model.add_argument('--min-size', type=_count, metavar='PX', help='short side of its input')
+    model.add_argument('--max-size', type=_count, metavar='PX', help='longest long side of it')
+    shown = parser.add_argument_group('what is written')
+    shown.add_argument('--output', default='fastinst_check', metavar='DIR',
+                       help='where the sheets of samples go (default: %(default)s)')
+    shown.add_argument('--samples', type=_whole, default=24, metavar='N',
+                       help='images on a sheet, more where it takes them to show every class; 0: no sheets (default: '
+                            '%(default)s)')
+    shown.add_argument('--seed', type=int, default=0, help='another number draws other samples')
+    shown.add_argument('--json', metavar='FILE', help='write everything that was found as JSON')
+    shown.add_argument('--strict', action='store_true', help='exit status 1 for warnings too')
+    _add_font(shown)
+
+
+def _add_data_convert(actions) -> None:
+    parser = _command(actions, 'convert', 'data', 'write a data set of any known format as COCO')
+    parser.add_argument('root', metavar='ROOT', help='folder of the data set')
+    parser.add_argument('target', metavar='TARGET_FOLDER', help='the folder to make')
+    _add_format(parser)
+    parser.add_argument('--split', metavar='NAME', help='only this split (default: all that there are)')
+    _add_split_fraction(parser)
+    parser.add_argument('--classes', type=_names, metavar='A,B', help='only these classes, in this order')
+    _add_skip_bad(parser)
+    parser.add_argument('--link', action='store_true', help='hard-link the images where the disk can, to save space')
+    parser.add_argument('--overwrite', action='store_true', help='replace the folder, if it is a converted data set')
+
+
+def _add_skip_bad(parser) -> None:
+    parser.add_argument('--skip-bad', action='store_true',
+                        help='leave out what cannot be used, and say so; without it, such items are an error')
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--format', choices=('coco', 'yolo', 'labelme', 'voc', 'object-masks'),
+                        help='of the data set (default: what it looks like)')
+
+
+def _add_split_fraction(parser: argparse.ArgumentParser, text: str = (
+        'take this share of the images for validation, if the data have no validation split')) -> None:
+    parser.add_argument('--val-fraction', type=_unit_interval, metavar='F', help=text)
+    parser.add_argument('--split-seed', type=int, default=0, metavar='N', help='another number splits differently')
+
+
 def _add_revision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--revision', metavar='NAME',
                         help='branch, tag or commit of a ModelScope model id (default: master)')
@@ -232,6 +331,10 @@ def _number(text: str, kind: type, low: float, high: float, wanted: str) -> Any:
 
 def _count(text: str) -> int:
     return _number(text, int, 1, float('inf'), 'a whole number, at least 1')
+
+
+def _whole(text: str) -> int:
+    return _number(text, int, 0, float('inf'), 'a whole number, at least 0')
 
 
 def _magnification(text: str) -> float:

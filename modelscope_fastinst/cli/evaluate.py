@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from modelscope_fastinst.cli.run import CommandError
-from modelscope_fastinst.cli.train import coco_pair, parse_settings
+from modelscope_fastinst.cli.train import VAL_FRACTION, coco_pair, folder_data, parse_settings
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -25,23 +25,83 @@ def evaluate(args: argparse.Namespace) -> int:
         CommandError: no data, options that contradict each other, or a record without a place to go.
     """
     record = _record_file(args)
+    if args.write_thresholds and (args.model is None or not os.path.isdir(args.model)):
+        raise CommandError('--write-thresholds writes into the model folder: give one with --model')
     data = coco_pair(args.annotations, args.images, ('--annotations', '--images'))
     if (data is None) == (args.data is None):
         raise CommandError('give the data: either --data, or --annotations and --images')
     if data is None:
-        if not os.path.isdir(args.data):
-            raise CommandError(f'--data {args.data}: no such folder')
-        data = {'root': args.data, 'split': args.split}
+        data = _folder_data(args)
+    if args.skip_bad:
+        data['on_problem'] = 'skip'
     from modelscope_fastinst.plugin.build import build_evaluator, evaluation_text
-    settings = parse_settings(args.settings)
+    from modelscope_fastinst.plugin.evaluation_report import check_report_folder, write_report
+    if args.report is not None:
+        check_report_folder(Path(args.report))
+    settings = {**_report_settings(args), **parse_settings(args.settings)}
     with tempfile.TemporaryDirectory() as folder:   # the trainer wants a place for its log
         trainer = build_evaluator(args.model, args.revision, device=args.device, settings=settings, eval_dataset=data,
                                   work_dir=folder, verbose=args.debug)
+        if args.write_thresholds and trainer.cfg.safe_get('evaluation.tta') not in (None, False):
+            raise CommandError('--write-thresholds: the scores of test-time augmentation (--tta, evaluation.tta) are '
+                               'not those of predictions; choose thresholds without it')
         values = trainer.evaluate()
+    if args.report is not None and trainer.evaluation_report is not None:
+        write_report(trainer.evaluation_report, Path(args.report))
+        print(f'report: {args.report}', file=sys.stderr)
+    if args.write_thresholds:
+        _write_thresholds(Path(args.model), trainer.best_thresholds)
     if record is not None:
         _write_record(record, data, trainer, values, getattr(args, 'command_line', None))
     print(json.dumps(values, indent=1, ensure_ascii=False) if args.json else evaluation_text(trainer, values))
     return 0
+
+
+def _folder_data(args: argparse.Namespace) -> dict[str, Any]:
+    """The trainer's form of the images of ``--data`` that are to be measured on.
+
+    Raises:
+        CommandError: the folder is not divided, and nobody said which of its images are meant; or the other way round.
+    """
+    data = folder_data(args.data, args.split, args.format, args.val_fraction, args.split_seed)
+    from modelscope_fastinst.data.formats import find_splits
+    splits = find_splits(args.data, args.format)
+    if args.split == 'all':
+        if splits:
+            raise CommandError(f'--split all: {args.data} has the splits {", ".join(splits)}; name one of them')
+        del data['split']
+    elif args.split == 'val' and 'val' not in splits and not args.val_fraction:
+        raise CommandError(f'{args.data} has no validation split: --val-fraction {VAL_FRACTION} measures on the images '
+                           'that "train" sets aside, --split all on all of them')
+    return data
+
+
+def _report_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that say how to evaluate, as settings of the configuration."""
+    # The trainer's own report would go to its work folder.
+    settings: dict[str, Any] = {'evaluation.report': args.report is not None}
+    if args.engine is not None:
+        settings['evaluation.engine'] = args.engine
+    if args.tta is not None:
+        try:
+            scales = [float(scale) for scale in args.tta.split(',')]
+        except ValueError as error:
+            raise CommandError(f'--tta {args.tta}: must be numbers separated by commas, as in 0.75,1,1.25') from error
+        settings['evaluation.tta'] = scales
+    return settings
+
+
+def _write_thresholds(folder: Path, thresholds: Mapping[str, float] | None) -> None:
+    """Makes the thresholds the default of the model in ``folder``."""
+    from modelscope_fastinst.cli.predict import write_json
+    if thresholds is None:
+        print('no thresholds written: nothing that was found matches an object', file=sys.stderr)
+        return
+    file = folder / 'configuration.json'
+    configuration = json.loads(file.read_text('utf-8'))
+    configuration['postprocessor'] = {**(configuration.get('postprocessor') or {}), 'score_thr': dict(thresholds)}
+    write_json(file, configuration)
+    print(f'thresholds written: {file}', file=sys.stderr)
 
 
 def typed(words: Sequence[str]) -> str:
@@ -75,7 +135,10 @@ def _write_record(file: Path, data: Mapping[str, str], trainer: Any, values: Map
     from modelscope_fastinst.cli.predict import write_json
     from modelscope_fastinst.data.layouts import find_coco
     from modelscope_fastinst.evaluation.record import make_record
-    annotations = data.get('annotation_file') or find_coco(data['root'], data['split'])[0]
+    try:
+        annotations = data.get('annotation_file') or find_coco(data['root'], data['split'])[0]
+    except (ValueError, OSError):   # another format, which has no one file of annotations
+        annotations = f'{Path(data["root"]).resolve().name} ({data["split"]})'
     write_json(file, make_record(
         command=typed(words or ['modelscope', *sys.argv[1:]]), date=datetime.date.today().isoformat(),
         data=Path(annotations).name, images=len(trainer.eval_dataset), measures=values,

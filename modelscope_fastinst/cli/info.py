@@ -77,7 +77,7 @@ def describe(where: str, configuration: Mapping[str, Any]) -> Iterator[tuple[str
     yield 'network input', f'short side {size["min_size"]} pixels, long side {limit}'
     yield 'GFLOPs', _gflops(network, size['min_size'], size['max_size'])
     result = {**vars(InstancePostprocessor()), **(configuration.get('postprocessor') or {})}
-    yield 'score threshold', str(result['score_thr'])
+    yield 'score threshold', _threshold(result['score_thr'])
     yield 'instances', f'at most {result["max_instances"]}'
 
 
@@ -127,3 +127,11 @@ def _weights(where: str) -> str:
 def _shortened(names: list[str], limit: int = 8) -> str:
     more = f', ... ({len(names) - limit} more)' if len(names) > limit else ''
     return ', '.join(names[:limit]) + more
+
+
+def _threshold(score_thr: Any) -> str:
+    """One number, or those of the classes."""
+    if not isinstance(score_thr, Mapping):
+        return str(score_thr)
+    shown = [f'{name} {number:.4g}' for name, number in list(score_thr.items())[:6]]
+    return ', '.join(shown) + (f', ... ({len(score_thr)} classes)' if len(score_thr) > 6 else '')

@@ -5,6 +5,7 @@ import argparse
 import importlib
 import os
 import sys
+from contextlib import nullcontext, redirect_stdout
 
 
 class CommandError(Exception):
@@ -14,7 +15,8 @@ class CommandError(Exception):
 def run(args: argparse.Namespace) -> int:
     """Runs the command of a parsed command line.
 
-    Errors become one line on stderr; with ``--debug`` they come with their traceback.
+    Errors become one line on stderr, and one more for each bad item of a data set; with ``--debug`` they come with
+    their traceback.
 
     Args:
         args: what ``cli.arguments`` parsed; ``args.function`` is the command's ``'module:function'``.
@@ -23,8 +25,10 @@ def run(args: argparse.Namespace) -> int:
         The exit status.
     """
     module, function = args.function.split(':')
+    number = _process_number()
     try:
-        return getattr(importlib.import_module(module), function)(args)
+        with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere) if number else nullcontext():
+            return getattr(importlib.import_module(module), function)(args)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
@@ -34,11 +38,20 @@ def run(args: argparse.Namespace) -> int:
     except Exception as error:
         if args.debug:
             raise
-        print(f'error: {_one_line(error)}', file=sys.stderr)
+        where = '' if number is None else f' (process {number})'
+        print(f'error{where}: {_text(error)}', file=sys.stderr, flush=True)
         return 1
 
 
-def _one_line(error: Exception) -> str:
+def _process_number() -> int | None:
+    """The number of this process among several that torchrun started, of which the first alone writes; else None."""
+    return int(os.environ.get('RANK', 0)) if int(os.environ.get('LOCAL_WORLD_SIZE', 1)) > 1 else None
+
+
+def _text(error: Exception) -> str:
+    from modelscope_fastinst.data.records import DatasetError
+    if isinstance(error, DatasetError):    # may list bad items, each in its line
+        return '\n  '.join(' '.join(line.split()) for line in str(error).splitlines())
     text = ' '.join(str(error).split())
     if isinstance(error, (CommandError, ValueError, OSError)) and text:
         return text

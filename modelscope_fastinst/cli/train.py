@@ -9,6 +9,8 @@ from typing import Any
 
 from modelscope_fastinst.cli.run import CommandError
 
+VAL_FRACTION = 0.2    # of the images, where the data has no validation split and nobody said otherwise
+
 
 def train(args: argparse.Namespace) -> int:
     """Trains, and says where the finished model is.
@@ -22,7 +24,7 @@ def train(args: argparse.Namespace) -> int:
     settings = parse_settings(args.settings)
     if args.backbone is not None:
         settings['train.backbone_weights'] = args.backbone
-    training, validation = _data(args)
+    training, validation = _with_skipping(_data(args), args.skip_bad)
     from modelscope_fastinst import zoo
     if args.config in zoo.NAMES and training is not None:   # a published recipe is for any data: the classes are its
         settings = {'model.classes': None, 'model.decoder.num_classes': None, **settings}
@@ -78,27 +80,64 @@ def coco_pair(annotations: str | None, images: str | None, options: tuple[str, s
     return {'annotation_file': annotations, 'image_dir': images}
 
 
-def _data(args: argparse.Namespace) -> tuple[dict[str, str] | None, dict[str, str] | None]:
+def check_folder(root: str, option: str = '') -> None:
+    """Raises a CommandError where the folder of a data set is none."""
+    if os.path.isfile(root):
+        raise CommandError(f'{option}{root}: is a file; give the folder of the data set')
+    if not os.path.isdir(root):
+        raise CommandError(f'{option}{root}: no such folder')
+
+
+def folder_data(root: str, split: str, format: str | None = None, val_fraction: float | None = None,
+                split_seed: int = 0) -> dict[str, Any]:
+    """The trainer's form of a split of ``--data``; ``val_fraction`` counts where the folder has no validation split.
+
+    Raises:
+        CommandError: no such folder.
+    """
+    check_folder(root, '--data ')
+    section: dict[str, Any] = {'root': root, 'split': split}
+    if format is not None:
+        section['format'] = format
+    if val_fraction:
+        section |= {'val_fraction': val_fraction, 'split_seed': split_seed}
+    return section
+
+
+def _with_skipping(sections: tuple[dict[str, Any] | None, ...], skip_bad: bool) -> tuple[dict[str, Any] | None, ...]:
+    """What is given for training and validation, with ``on_problem`` as asked for."""
+    if skip_bad and sections[0] is None:
+        raise CommandError('--skip-bad is for --data or --train-annotations; for the data of a configuration, '
+                           '--set dataset.train.on_problem=skip')
+    return tuple({**one, 'on_problem': 'skip'} if skip_bad and one is not None else one for one in sections)
+
+
+def _data(args: argparse.Namespace) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Training and validation data as the trainer takes them; None leaves it to the configuration."""
     training = coco_pair(args.train_annotations, args.train_images, ('--train-annotations', '--train-images'))
     validation = coco_pair(args.val_annotations, args.val_images, ('--val-annotations', '--val-images'))
     if args.data is None:
+        for option, given in (('--format', args.format), ('--val-fraction', args.val_fraction)):
+            if given is not None:
+                raise CommandError(f'{option} is for --data, which is not given')
         return training, validation
     if training is not None:
         raise CommandError('give --data or --train-annotations, not both')
-    if not os.path.isdir(args.data):
-        raise CommandError(f'--data {args.data}: no such folder')
-    training = {'root': args.data, 'split': 'train'}
-    if validation is None and _has_validation(args.data):
-        validation = {'root': args.data, 'split': 'val'}
-    return training, validation
-
-
-def _has_validation(root: str) -> bool:
-    from modelscope_fastinst.data.layouts import find_coco
-    try:
-        find_coco(root, 'val')
-    except (ValueError, OSError) as error:
-        print(f'no evaluation during the training: {" ".join(str(error).split())}')
-        return False
-    return True
+    whole = folder_data(args.data, 'train', args.format)
+    if validation is not None:
+        return whole, validation
+    from modelscope_fastinst.data.formats import find_splits
+    if 'val' in find_splits(args.data, args.format):
+        if args.val_fraction:
+            print(f'--val-fraction {args.val_fraction:g} is not used: {args.data} has a validation split of its own')
+        return whole, folder_data(args.data, 'val', args.format)
+    fraction = VAL_FRACTION if args.val_fraction is None else args.val_fraction
+    if fraction == 1:
+        raise CommandError('--val-fraction 1 leaves no image to train on; give less, for instance 0.2')
+    if not fraction:
+        print(f'no evaluation during the training: {args.data} has no validation split, and --val-fraction is 0')
+        return whole, None
+    print(f'{args.data} has no validation split: {fraction:.3g} of the images are set aside for it, chosen by '
+          f'--split-seed {args.split_seed}; --val-fraction changes that, --val-fraction 0 trains on all of them')
+    options = args.data, args.format, fraction, args.split_seed
+    return tuple(folder_data(options[0], split, *options[1:]) for split in ('train', 'val'))

@@ -283,6 +283,15 @@ def test_info_tells_about_a_model_folder(model, capsys):
     assert rows['instances'] == 'at most 100' and rows['score'].endswith(' 0.5')
 
 
+def test_the_embedded_model_has_a_name(tmp_path, monkeypatch, model, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(['info', 'embedded']) == 0
+    assert 'nucleus' in capsys.readouterr().out
+    shutil.copytree(model, 'embedded')   # a folder of that name wins
+    assert main(['info', 'embedded']) == 0
+    assert 'nucleus' not in capsys.readouterr().out
+
+
 def test_info_tells_about_a_configuration_file(model, capsys):
     assert main(['info', f'{model}/configuration.json']) == 0
     assert 'none: this is a configuration' in capsys.readouterr().out

@@ -19,7 +19,7 @@ def train(args: argparse.Namespace) -> int:
         CommandError: no recipe, or options that contradict each other.
     """
     if args.config is None and args.model is None:
-        raise CommandError('give --config (a recipe), --model (a model to fine-tune), or both')
+        raise CommandError('give --config (a recipe), --model (a model to fine-tune, as in --model embedded), or both')
     config = _config_file(args.config) if args.config is not None else None
     settings = parse_settings(args.settings)
     if args.backbone is not None:

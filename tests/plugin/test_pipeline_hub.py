@@ -149,7 +149,7 @@ def test_predict_and_info_take_an_id(hub, tmp_path, capsys):
 
 @pytest.mark.parametrize('command', [
     pytest.param(['predict', 'image.png'], id='predict'),
-    pytest.param(['evaluate', '--data', '.'], id='evaluate'),
+    pytest.param(['evaluate', '--data', '.', '--split', 'all'], id='evaluate'),
     pytest.param(['train', '--data', '.'], id='train'),
     pytest.param(['info'], id='info'),
 ])

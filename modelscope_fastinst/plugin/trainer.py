@@ -160,6 +160,7 @@ class FastInstTrainer(LoopingTrainer):
         classes, max_epochs, _, seed = self._asked_for
         self._file = file
         default_recipe.with_defaults(cfg, *self._sources)
+        inherited = trainer_config.inherited_evaluation(cfg, before) if self._starts_from_model else []
         self._scaled = batch_scaling.scale_to_batch(cfg, before, self._cfg_options or (), processes.world_size(), file)
         self._only_iterations = (max_epochs is None and cfg.train.get('max_epochs') is None
                                  and cfg.train.get('max_iters') is not None)
@@ -190,8 +191,8 @@ class FastInstTrainer(LoopingTrainer):
         evaluation_settings.forget_thresholds(cfg, self.model_classes)
         cfg.model['classes'] = list(self.model_classes)
         cfg.model['decoder'] = {**(cfg.safe_get('model.decoder') or {}), 'num_classes': len(self.model_classes)}
-        if self._starts_from_model and eval_set is None:
-            trainer_config.forget_evaluation(cfg, before)
+        if eval_set is None:
+            trainer_config.remove(cfg, inherited)
         trainer_config.check_values(cfg, has_train=train_set is not None, has_eval=eval_set is not None, file=file)
         return cfg
 

@@ -91,19 +91,28 @@ def check_values(cfg: Any, *, has_train: bool, has_eval: bool, file: str = 'conf
                                  'evaluation set: give eval_dataset= or dataset.val, or remove evaluation.period')
 
 
-def forget_evaluation(cfg: Any, before: Any) -> None:
-    """Takes evaluation during the training out of ``cfg`` where a pretrained model's own settings ask for it.
+def inherited_evaluation(cfg: Any, before: Any) -> list[str]:
+    """Which settings of evaluation during the training are a pretrained model's own.
 
-    For a training without an evaluation set: the model was trained with one, which says nothing about this training.
+    In a training without an evaluation set they are to be left out: the model was trained with one, which says nothing
+    about this training.
 
     Args:
-        cfg: the configuration as it is to be used.
+        cfg: the configuration with the caller's changes, before anything is scaled.
         before: the model's own.
+
+    Returns:
+        Dotted keys.
     """
-    for path in ('evaluation.period', 'train.checkpoint.best', 'train.early_stopping'):
+    return [path for path in ('evaluation.period', 'train.checkpoint.best', 'train.early_stopping')
+            if cfg.safe_get(path) is not None and plain(cfg.safe_get(path)) == plain(before.safe_get(path))]
+
+
+def remove(cfg: Any, paths: Iterable[str]) -> None:
+    """Takes dotted keys out of a configuration."""
+    for path in paths:
         section, key = path.rsplit('.', 1)
-        if cfg.safe_get(path) is not None and plain(cfg.safe_get(path)) == plain(before.safe_get(path)):
-            del cfg.safe_get(section)[key]
+        del cfg.safe_get(section)[key]
 
 
 def classes_of_weights(folder: str, configuration: Any) -> list[str] | None:

@@ -179,6 +179,15 @@ def test_a_recipe_beside_the_model(tmp_path):
     assert_only_new_differ(trainer, folder, class_dependent(3))
 
 
+def test_the_evaluations_of_a_scaled_recipe_are_left_out_where_nothing_is_to_be_evaluated(tmp_path):
+    cfg = coco_model()
+    cfg['train']['batch_scaling'] = {'base_batch_size': 16}
+    cfg['evaluation'] = {'period': {'interval': 100, 'by_epoch': False}}
+    trainer = finetuner(write_model(tmp_path / 'coco', cfg), tmp_path / 'work')
+    trainer.train()
+    assert trainer.iter == 1 and trainer.cfg.safe_get('evaluation.period') is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['fastinst_d3_r50', 'fastinst_d3_r50d_dcn'])
 def test_published_networks_in_full(name, tmp_path):

@@ -80,8 +80,17 @@ class Colors:
             image = 255 - image
         for likelihood, transform in self.extra:
             if likelihood == 1 or happens(likelihood):
-                image = transform(image)
+                image = _apply(transform, image)
         return image
+
+
+def _apply(transform: Any, image: torch.Tensor) -> torch.Tensor:
+    """uint8 -> uint8"""
+    from torchvision.transforms.v2 import GaussianNoise
+    if not isinstance(transform, GaussianNoise):
+        return transform(image)
+    # Torchvision adds noise to whole numbers from 0.22 on only.
+    return transform(image / 255).mul(255).round().to(torch.uint8)
 
 
 def _extra(entries: Any) -> list[tuple[float, Any]]:

@@ -171,13 +171,12 @@ def test_a_switch_that_changes_nothing_here_is_told_of(tmp_path, caplog):
     assert 'train.sync_batchnorm changes nothing here: there is one process' in caplog.text
 
 
-def test_a_missing_compiler_is_known_before_the_training(tmp_path, monkeypatch):
+def test_a_missing_compiler_is_known_before_the_training(tmp_path):
     from torch._inductor import config
     torch._dynamo.reset()
-    monkeypatch.setattr(config.cpp, 'cxx', (str(tmp_path / 'no-compiler'),))
-    monkeypatch.setattr(config, 'force_disable_caches', True)
     trainer = trainer_for(tmp_path, {'train.compile': True})
-    with pytest.raises(ConfigurationError, match='torch.compile does not work here.*set train.compile to false'):
+    with config.patch({'cpp.cxx': (str(tmp_path / 'no-compiler'),), 'force_disable_caches': True}), \
+            pytest.raises(ConfigurationError, match='torch.compile does not work here.*set train.compile to false'):
         trainer.train()
     assert not (tmp_path / 'work' / 'log.jsonl').exists()
 

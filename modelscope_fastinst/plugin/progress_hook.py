@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from modelscope.trainers.hooks.hook import Hook
-from modelscope.utils.torch_utils import is_master
 
 from .curves import losses_by_kind
-from .processes import averaged
+from .processes import averaged, is_first
 from .training_log import write_log
 
 
@@ -35,7 +34,7 @@ class ProgressHook(Hook):
         self._first_iter = trainer.iter
 
     def before_train_epoch(self, trainer: Any) -> None:
-        if is_master() and sys.stderr.isatty():
+        if is_first() and sys.stderr.isatty():
             from tqdm import tqdm
             self._bar = tqdm(total=min(trainer.iters_per_epoch, trainer.max_iters - trainer.iter + trainer.inner_iter),
                              initial=trainer.inner_iter, file=sys.stderr, unit='it',

@@ -15,7 +15,6 @@ from modelscope.models.builder import build_model
 from modelscope.trainers.builder import TRAINERS
 from modelscope.utils.config import ConfigDict
 from modelscope.utils.constant import ModeKeys
-from modelscope.utils.torch_utils import is_master
 from torch import nn
 
 from modelscope_fastinst.checkpoints import load_weights
@@ -258,7 +257,7 @@ class FastInstTrainer(LoopingTrainer):
 
     def print_cfg(self) -> None:
         """Says in a few lines what is going to happen; the whole configuration goes to the log at debug level."""
-        if not is_master():
+        if not processes.is_first():
             return
         images = [len(data) if data else 0 for data in self._data]
         size = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
@@ -310,7 +309,7 @@ class FastInstTrainer(LoopingTrainer):
             self._own_hooks['progress'].close()
             self._own_hooks['stop'].release()
             self.training_log.close()
-        if is_master():
+        if processes.is_first():
             self.logger.info(f'training finished; the model is in {os.path.join(self.work_dir, OUTPUT_DIR)}')
 
     def _resume(self, checkpoint: str | None) -> None:

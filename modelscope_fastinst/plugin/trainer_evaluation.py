@@ -11,7 +11,6 @@ from modelscope.metrics.builder import build_metric
 from modelscope.trainers.trainer import EpochBasedTrainer
 from modelscope.utils.constant import ModeKeys, TrainerStages
 from modelscope.utils.data_utils import to_device
-from modelscope.utils.torch_utils import is_master
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -24,6 +23,7 @@ from .ema_hook import raw_values
 from .evaluation_report import REPORT_DIR, write_report
 from .evaluation_settings import views_of, worst_of
 from .metric import FastInstCocoMetric, find_instances, gathered_values, metrics_table
+from .processes import is_first
 from .sampling import build_loader
 from .trainer_keys import ConfigurationError
 from .training_log import write_log
@@ -83,7 +83,7 @@ class EvaluatingTrainer(EpochBasedTrainer):
         self._take_report(metrics)
         if report:
             self.write_report()
-        if is_master():
+        if is_first():
             self.logger.info(metrics_table(self._metric_values, self.model_classes))
         return self._metric_values
 
@@ -99,7 +99,7 @@ class EvaluatingTrainer(EpochBasedTrainer):
     @property
     def report_folder(self) -> Path | None:
         """Where this process writes the report of an evaluation; None where it does not."""
-        wanted = is_master() and worst_of(plain(self.cfg.evaluation)) is not None
+        wanted = is_first() and worst_of(plain(self.cfg.evaluation)) is not None
         return Path(self.work_dir) / REPORT_DIR if wanted else None
 
     def write_report(self) -> None:

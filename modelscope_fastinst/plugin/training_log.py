@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from modelscope.utils.torch_utils import is_master
-
 from modelscope_fastinst.checkpoints.writing import write_whole
+
+from .processes import is_first
 
 LOG_FILE = 'log.jsonl'
 TABLE_FILE = 'log.csv'
@@ -46,7 +46,7 @@ class TrainingLog:
         What an earlier training wrote into the same folder is kept as ``log.1.jsonl`` (2, ...) where this one starts
         from the beginning.
         """
-        if not is_master():
+        if not is_first():
             return
         if iteration:
             forget_log_after(self.file.parent, iteration, evaluated_at)
@@ -64,7 +64,7 @@ class TrainingLog:
         """Appends a record."""
         self.records += 1
         self.evaluations += record['mode'] == 'eval'
-        if not is_master():
+        if not is_first():
             return
         with open(self.file, 'a', encoding='utf-8') as file:
             file.write(json.dumps({name: _shortened(value) for name, value in record.items()}) + '\n')
@@ -76,7 +76,7 @@ class TrainingLog:
 
     def write_table(self) -> None:
         """Writes ``log.csv`` anew."""
-        if not is_master():
+        if not is_first():
             return
         records = read_log(self.file)
         if not records:
@@ -141,7 +141,7 @@ def forget_log_after(work_dir: str | os.PathLike, iteration: int, evaluated_at: 
         evaluated_at: the last evaluation's iteration, None where it is not known.
     """
     file = Path(work_dir, LOG_FILE)
-    if is_master() and file.exists():
+    if is_first() and file.exists():
         last = {'eval': iteration if evaluated_at is None else min(iteration, evaluated_at)}
         kept = [record for record in read_log(file) if record['iter'] <= last.get(record['mode'], iteration)]
         write_whole(file, ''.join(json.dumps(record) + '\n' for record in kept).encode('utf-8'))

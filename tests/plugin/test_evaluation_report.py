@@ -137,10 +137,11 @@ def test_a_training_resumed_in_another_work_folder_hands_out_a_model(tmp_path, m
     first = trainer_for(tmp_path / 'first', {**BEST, 'train.max_epochs': 1}, **options)
     perfect_but(first, monkeypatch)   # no later model is better
     first.train()
-    resumed = trainer_for(tmp_path / 'second', BEST, resume_from=str(tmp_path / 'first/work/epoch_1.pth'), **options)
+    state = tmp_path / 'first' / 'work' / 'epoch_1.pth'
+    resumed = trainer_for(tmp_path / 'second', BEST, resume_from=str(state), **options)
     resumed.train()
-    assert {file.name for file in (tmp_path / 'second/work/output').iterdir()} == {'configuration.json',
-                                                                                   'model.safetensors'}
+    written = tmp_path / 'second' / 'work' / 'output'
+    assert {file.name for file in written.iterdir()} == {'configuration.json', 'model.safetensors'}
 
 
 def test_a_report_that_cannot_be_written_is_known_before_the_training_and_does_not_end_it(tmp_path):

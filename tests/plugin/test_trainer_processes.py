@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from modelscope_fastinst.plugin import processes
-from modelscope_fastinst.plugin.hooks import largest
 from modelscope_fastinst.plugin.metric import FastInstCocoMetric, gathered_values
+from modelscope_fastinst.plugin.optimize_hook import largest
 from modelscope_fastinst.plugin.processes import ProcessesError, averaged, first_here_first, from_first, join
 from modelscope_fastinst.plugin.stop_hook import StopHook
 from modelscope_fastinst.results.rle import encode

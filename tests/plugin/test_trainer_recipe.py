@@ -11,7 +11,7 @@ from modelscope_fastinst import zoo
 from modelscope_fastinst.cli import main
 from modelscope_fastinst.data.augment import RECIPE_CROP, RECIPE_SIZES
 from modelscope_fastinst.plugin.dataset import build_transforms, open_dataset
-from modelscope_fastinst.plugin.hooks import OptimizeHook
+from modelscope_fastinst.plugin.optimize_hook import OptimizeHook
 from modelscope_fastinst.plugin.optimizer import lr_factor
 from modelscope_fastinst.plugin.trainer_keys import check_keys
 

@@ -3,8 +3,8 @@
 A stock or a converted model has no ``train`` section. Whoever trains it has some hundred images, one GPU or a CPU, and
 wants the best model of the run. Hence, beside the paper's optimiser, schedule and augmentation:
 
-- Batches of 4 images of 640 pixels, meant to fit a small GPU (not measured on one); the learning rate stays the paper's 1e-4 (1e-5 in the
-  backbone), which suits AdamW at this size as well, and is not scaled.
+- Batches of 4 images of 640 pixels, meant to fit a small GPU (not measured on one); the learning rate stays the
+  paper's 1e-4 (1e-5 in the backbone), which suits AdamW at this size as well, and is not scaled.
 - 50 epochs, the paper's number: 3,750 steps for 300 images. With fewer than about 100 images more epochs are in order.
 - A warm-up over 2 % of the training (one epoch of 50): new class layers meet old weights, and AdamW's averages of the
   first steps are those of few images.

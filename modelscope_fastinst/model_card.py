@@ -217,11 +217,11 @@ def _network(configuration: Mapping[str, Any]) -> str:
 def _parameters(model: Mapping[str, Any]) -> int:
     import torch
 
-    from modelscope_fastinst.models.fastinst import build_fastinst
+    from modelscope_fastinst.models.build import build_network
     sections = {key: model[key] for key in ('backbone', 'encoder', 'decoder') if key in model}
     sections['decoder'] = {**_section(model, 'decoder'), 'num_classes': len(_classes(model))}
     with torch.device('meta'):   # shapes without memory
-        network = build_fastinst(sections)
+        network = build_network(sections)
     return sum(parameter.numel() for parameter in network.parameters())
 
 

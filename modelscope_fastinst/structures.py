@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+# What a model can be trained for (``model.task``), and what its weights can then be asked for.
+TASKS = {'instance': ('instance',), 'semantic': ('semantic',), 'panoptic': ('panoptic', 'instance', 'semantic')}
+
 
 @dataclass
 class Target:
@@ -77,6 +80,8 @@ class Sample:
         annotations: for evaluation, the image's ground truth as COCO-style records, crowds included: dicts with
             ``category_id`` (contiguous class index), ``segmentation`` (compressed RLE at ``original_size``), ``area``,
             ``bbox`` (xywh), ``iscrowd``.
+        truth: for the evaluation of panoptic and of semantic segmentation, the image's ground truth at
+            ``original_size``.
     """
     image: Tensor
     target: Target | None = None
@@ -84,6 +89,20 @@ class Sample:
     file_name: str = ''
     original_size: tuple[int, int] = (0, 0)
     annotations: list[dict] = field(default_factory=list)
+    truth: PanopticMap | SemanticMap | None = None
+
+
+@dataclass
+class PixelFeatures:
+    """What a pixel decoder gives a transformer decoder.
+
+    Attributes:
+        maps: three maps ``[B, C, Hc / s, Wc / s]``, coarsest first (strides s of 32, 16, 8 in the published models).
+        mask_features: ``[B, M, Hc / s, Wc / s]``, whose dot products with mask embeddings are mask logits (stride 4 in
+            Mask2Former); None where the decoder makes its own from the finest map.
+    """
+    maps: list[Tensor]
+    mask_features: Tensor | None = None
 
 
 @dataclass
@@ -104,20 +123,22 @@ class NetworkOutput:
 
     Attributes:
         final: class and mask logits of the last decoder layer.
-        auxiliary: the other heads in the authors' order: guided layers 0..L-1 (training only), initial heads, layers
-            0..L-2. Without guidance, as in inference, initial heads and layers only.
+        auxiliary: the other heads in the authors' order: guided layers 0..L-1 (training with ground-truth guidance
+            only), initial heads, layers 0..L-2. Without guidance, as in inference, initial heads and layers only.
         canvas: (height, width) in pixels of the padded batch; mask logits cover exactly this area.
         sizes: (height, width) in pixels of each image on that canvas, placed at the top left.
-        proposal_logits: ``[B, K + 1, h16, w16]``, the query proposal's class logits.
-        query_locations: float ``[B, Q, 2]``, (x, y) in [0, 1] of the canvas, where queries were picked; training only.
+        proposal_logits: ``[B, K + 1, h16, w16]``, the query proposal's class logits; None where queries are not picked
+            from pixels but learnt.
+        query_locations: float ``[B, Q, 2]``, (x, y) in [0, 1] of the canvas, where queries were picked; training only,
+            and None where they are learnt.
         guided_matching: per image the (query indices, object indices) that the guided heads are supervised with; None
-            outside training.
+            where there are no guided heads.
     """
     final: Prediction
     auxiliary: list[Prediction]
     canvas: tuple[int, int]
     sizes: list[tuple[int, int]]
-    proposal_logits: Tensor
+    proposal_logits: Tensor | None = None
     query_locations: Tensor | None = None
     guided_matching: list[tuple[Tensor, Tensor]] | None = None
 
@@ -141,3 +162,54 @@ class Instances:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+
+@dataclass
+class Segment:
+    """One segment of a panoptic map.
+
+    Attributes:
+        id: its value in the map, at least 1.
+        label: class index in ``[0, K)``.
+        score: in [0, 1], the class probability of the query that it comes from; 1 in ground truth.
+        isthing: whether its class counts objects ("thing") or is amorphous ("stuff": one segment an image and class).
+        area: in pixels.
+        bbox: (x, y, width, height) in whole pixels, tight, as COCO panoptic files have it.
+        iscrowd: ground truth only: a region of several objects, which is not evaluated.
+    """
+    id: int
+    label: int
+    score: float
+    isthing: bool
+    area: int
+    bbox: tuple[int, int, int, int]
+    iscrowd: bool = False
+
+
+@dataclass
+class PanopticMap:
+    """Every pixel of an image in at most one segment.
+
+    Attributes:
+        ids: int32 ``[H, W]``, numpy: the pixels' segment ids; 0 where there is none (void).
+        segments: one for each id of the map, by ascending id.
+    """
+    ids: Any
+    segments: list[Segment]
+
+
+# What stands in a ``SemanticMap`` for pixels of no class. Files write 255 (or 0) for it; here it is no class index.
+VOID = -1
+
+
+@dataclass
+class SemanticMap:
+    """Every pixel of an image in one class.
+
+    Attributes:
+        labels: int16 ``[H, W]``, numpy: class indices in ``[0, K)``; ``VOID`` (-1) where ground truth has no class,
+            which is not evaluated. Results have a class everywhere.
+        scores: float32 ``[K]``, numpy, in results: the mean score of each class over its pixels, 0 where it has none.
+    """
+    labels: Any
+    scores: Any = None

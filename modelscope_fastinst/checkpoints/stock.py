@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models.build import build_network
 from ..models.decoder import DualPathDecoder
-from ..models.fastinst import build_fastinst
 from ..models.pixel_decoder import PyramidPoolingFPN
 from ..models.resnet import ResNet
 from .formats import CheckpointError
@@ -71,7 +71,7 @@ def stock_state(state: Mapping[str, Tensor], model: Mapping[str, Any]) -> dict[s
         CheckpointError: a tensor is missing, surplus, or of another shape.
     """
     with torch.device('meta'):
-        expected = build_fastinst(model).state_dict()
+        expected = build_network(model).state_dict()
     result: dict[str, Tensor] = {}
     for key, wanted in expected.items():
         if key in state:

@@ -56,15 +56,15 @@ def read(model: str | None, revision: str | None = None) -> tuple[str, dict[str,
 def describe(where: str, configuration: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Name and value of everything worth knowing about a model."""
     from modelscope_fastinst.data.augment import InferenceTransform
-    from modelscope_fastinst.models.fastinst import build_fastinst
+    from modelscope_fastinst.models.build import build_network
     from modelscope_fastinst.results.instances import InstancePostprocessor
     model = configuration['model']
-    if model['type'] != 'fastinst':
+    if model['type'] not in ('fastinst', 'mask2former'):
         raise CommandError(f'{where}: model.type is {model["type"]!r}, not "fastinst"')
     classes = [str(name) for name in model.get('classes') or []]
     import torch
     with torch.device('meta'):   # a description needs no weights
-        network = build_fastinst({key: model[key] for key in ('backbone', 'encoder', 'decoder') if key in model})
+        network = build_network({key: model[key] for key in ('type', 'backbone', 'encoder', 'decoder') if key in model})
     yield 'model', where
     yield 'weights', _weights(where)
     yield 'parameters', f'{sum(p.numel() for p in network.parameters()) / 1e6:.2f} million'

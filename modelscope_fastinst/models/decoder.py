@@ -11,13 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..structures import NetworkOutput, Prediction, Target
+from ..structures import NetworkOutput, PixelFeatures, Prediction, Target
 from .attention import MLP, CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
+from .network import Match
 from .pixel_decoder import resize
 from .queries import QueryProposal
-
-# (prediction, query locations, targets) -> per image (query indices, object indices)
-Match = Callable[[Prediction, Tensor, Sequence[Target]], 'list[tuple[Tensor, Tensor]]']
 
 
 @dataclass
@@ -80,7 +78,7 @@ class DualPathDecoder(nn.Module):
         super().__init__()
         self.position_in_content = position_in_content
         self.num_layers = dec_layers
-        self.num_queries = num_queries
+        self.num_classes, self.num_queries = num_classes, num_queries
         self.num_aux_queries = num_aux_queries
         self.query_proposal = QueryProposal(hidden_dim, num_queries, num_classes)
 
@@ -107,14 +105,13 @@ class DualPathDecoder(nn.Module):
         self.mask_embed_layers = layers(lambda: MLP(hidden_dim, hidden_dim, mask_dim), heads)
         self.mask_features_layers = layers(lambda: nn.Linear(hidden_dim, mask_dim), heads)
 
-    def forward(self, query_features: Tensor, pixel_features: Tensor, *, canvas: tuple[int, int],
-                sizes: list[tuple[int, int]], targets: Sequence[Target] | None = None,
-                match: Match | None = None) -> NetworkOutput:
+    def forward(self, features: PixelFeatures, *, canvas: tuple[int, int], sizes: list[tuple[int, int]],
+                targets: Sequence[Target] | None = None, match: Match | None = None) -> NetworkOutput:
         """Decodes one batch.
 
         Args:
-            query_features: ``[B, C, h16, w16]``, where queries are picked.
-            pixel_features: ``[B, C, h, w]``, the pixels of the masks.
+            features: of the pixel decoder; queries are picked from the middle map, the finest holds the pixels of the
+                masks.
             canvas, sizes: see ``NetworkOutput``; passed through.
             targets: ground truth that knows its canvas; with it, every head classifies and the guided pass runs.
             match: pairs queries with objects for the guided pass; needed with ``targets``.
@@ -122,6 +119,7 @@ class DualPathDecoder(nn.Module):
         Raises:
             ValueError: targets without ``match``.
         """
+        _, query_features, pixel_features = features.maps
         training = targets is not None
         if training and match is None:
             raise ValueError('targets need a matcher: pass match=criterion.match')

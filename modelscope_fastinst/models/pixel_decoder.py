@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..structures import PixelFeatures
 from .convolution import ConvNorm
 
 
@@ -44,14 +45,16 @@ class PyramidPoolingFPN(nn.Module):
     Args:
         in_channels: channels of the three backbone maps by name.
         in_features: their names, finest first.
-        channels: width of every output.
+        convs_dim: width of every output.
         norm: ``'GN'``, group norm after each convolution, as published. ``''`` is how configurations of ModelScope's
             own FastInst ask for convolutions with a bias; those have group norm as well.
+        mask_dim: not used here, for the dual-path decoder makes its own mask features; configurations hold it.
     """
 
-    def __init__(self, in_channels: Mapping[str, int], in_features: Sequence[str], channels: int,
-                 norm: str | None = 'GN'):
+    def __init__(self, in_channels: Mapping[str, int], in_features: Sequence[str], convs_dim: int,
+                 norm: str | None = 'GN', mask_dim: int | None = None):
         super().__init__()
+        channels = convs_dim
         if len(in_features) != 3:
             raise ValueError(f'encoder in_features must name three backbone stages, finest first; '
                              f'got {list(in_features)}')
@@ -73,12 +76,12 @@ class PyramidPoolingFPN(nn.Module):
             self.add_module(f'layer_{level}', layer)
         self.ppm = PyramidPooling(channels)
 
-    def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the maps ``[B, channels, H/s, W/s]`` at the backbone maps' strides s, coarsest first."""
+    def forward(self, features: Mapping[str, Tensor]) -> PixelFeatures:
+        """Returns three maps ``[B, convs_dim, H/s, W/s]`` at the backbone maps' strides s."""
         fine, middle, coarse = (features[name] for name in self.in_features)
         y3 = self.layer_3(self.ppm(self.adapter_3(coarse)))
         lateral = self.adapter_2(middle)
         y2 = self.layer_2(lateral + resize(y3, lateral.shape[-2:]))
         lateral = self.adapter_1(fine)
         y1 = self.layer_1(lateral + resize(y2, lateral.shape[-2:]))
-        return y3, y2, y1
+        return PixelFeatures([y3, y2, y1])

@@ -17,7 +17,7 @@ from modelscope_fastinst.checkpoints.sources import Source, recognise
 from modelscope_fastinst.checkpoints.stock import WEIGHTS_FILE as STOCK_WEIGHTS_FILE
 from modelscope_fastinst.checkpoints.stock import stock_model, stock_state
 from modelscope_fastinst.checkpoints.writing import save_weights
-from modelscope_fastinst.models.fastinst import build_fastinst
+from modelscope_fastinst.models.build import build_network
 
 from .configuration import write_configuration
 from .new_folder import check_target, new_folder
@@ -71,7 +71,7 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, *, config: str
         written = stock_model(model, str(recognised.file.path))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build_fastinst(model)
+        network = build_network(model)
     conversion = convert_weights(recognised, network)
     conversion.remarks += remarks
     if recognised.backbone_only:

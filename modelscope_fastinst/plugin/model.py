@@ -1,4 +1,4 @@
-"""FastInst as a ModelScope model: what ``Model.from_pretrained(folder)`` builds from a ``configuration.json``."""
+"""The network as a ModelScope model: what ``Model.from_pretrained(folder)`` builds from a ``configuration.json``."""
 from __future__ import annotations
 
 import copy
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from modelscope_fastinst.checkpoints import load_weights
 from modelscope_fastinst.checkpoints.writing import weights_content, write_together
-from modelscope_fastinst.models.fastinst import build_fastinst
+from modelscope_fastinst.models.build import build_network
 from modelscope_fastinst.objective.criterion import build_criterion
 from modelscope_fastinst.plugin.configuration import (
     CONFIGURATION_FILE,
@@ -24,50 +24,65 @@ from modelscope_fastinst.plugin.configuration import (
     plain,
 )
 from modelscope_fastinst.plugin.registry import TASK
-from modelscope_fastinst.structures import NetworkOutput, Target
+from modelscope_fastinst.structures import TASKS, NetworkOutput, Target
 
 WEIGHTS_FILE = 'model.safetensors'
 
 
+@MODELS.register_module(TASK, module_name='mask2former', force=True)
 @MODELS.register_module(TASK, module_name='fastinst', force=True)
 class FastInstModel(TorchModel):
-    """The FastInst network with its objective, in ModelScope's manner.
+    """A network (FastInst, Mask2Former or what lies between) with its objective, in ModelScope's manner.
 
     State-dict keys are the network's, hence the published ones (``backbone.*``, ``sem_seg_head.*``); the objective has
     no weights that are saved.
 
     Args:
         model_dir: folder with the weights (``model.safetensors``, or else ``pytorch_model.pt`` or ``.bin``).
-        backbone, encoder, decoder: sections of the configuration, see ``models.fastinst.build_fastinst``. Not mutated.
+        type: 'fastinst' or 'mask2former', see ``models.build``.
+        backbone, encoder, decoder: sections of the configuration, see ``models.build.build_network``. Not mutated.
         classes: names of the classes, in the order of the class logits.
+        task: what it is trained for: 'instance', 'semantic' or 'panoptic'. The weights of a panoptic model answer all
+            three (``structures.TASKS``).
+        things: names of the classes that are things; for a panoptic model, and only there.
         pretrained: True loads the weights of ``model_dir`` and fails where there are none; False starts from random
             weights. None, the default, loads if there is a ``model_dir``: random weights must be asked for.
         criterion: settings of the training objective, see ``objective.criterion.build_criterion``.
+
+    Attributes:
+        thing_classes: indices of the classes that are things: all for 'instance', none for 'semantic'.
 
     Raises:
         ValueError: ``classes`` is missing or does not fit ``decoder.num_classes``; unknown or missing settings.
         CheckpointError: the weights are missing, broken, or do not fit the network.
     """
 
-    def __init__(self, model_dir: str | None = None, *args: Any, backbone: Mapping[str, Any] | None = None,
+    def __init__(self, model_dir: str | None = None, *args: Any, type: str = 'fastinst',
+                 backbone: Mapping[str, Any] | None = None,
                  encoder: Mapping[str, Any] | None = None, decoder: Mapping[str, Any] | None = None,
                  classes: Sequence[str] | None = None, pretrained: bool | None = None,
-                 criterion: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+                 criterion: Mapping[str, Any] | None = None, task: str = 'instance',
+                 things: Sequence[str] | None = None, **kwargs: Any) -> None:
         super().__init__(model_dir, *args, **kwargs)
         where = f'{model_dir}: model' if model_dir else 'model'
-        unknown = sorted(set(kwargs) - LOADER_KEYS - {'type'})
+        unknown = sorted(set(kwargs) - LOADER_KEYS)
         if unknown:
             raise ValueError(f'{where}: unknown settings {unknown}; known are backbone, classes, criterion, decoder, '
-                             'encoder, pretrained')
+                             'encoder, pretrained, task, things, type')
         self.classes = _checked_classes(classes, decoder or {}, where)
         sections = {name: plain(section) for name, section in
                     (('backbone', backbone), ('encoder', encoder), ('decoder', decoder)) if section is not None}
         if 'decoder' in sections:
             sections['decoder']['num_classes'] = len(self.classes)
-        self._settings = {'type': 'fastinst', 'classes': self.classes, **sections}
+        self.task, self.thing_classes = task, _checked_things(task, things, self.classes, where)
+        self._settings = {'type': type, 'classes': self.classes, **sections}
+        if task != 'instance':
+            self._settings['task'] = task
+        if things is not None:
+            self._settings['things'] = list(things)
         if criterion is not None:
             self._settings['criterion'] = plain(criterion)
-        self.network = build_fastinst(sections)
+        self.network = build_network({'type': type, **sections})
         self.criterion = build_criterion(plain(criterion) if criterion is not None else None, len(self.classes))
         self.optimized_for_inference = False
         self.weights_loaded = False
@@ -195,3 +210,20 @@ def _checked_classes(classes: Any, decoder: Mapping[str, Any], where: str) -> li
     if number is not None and number != len(names):
         raise ValueError(f'{where}: {len(names)} classes, but decoder.num_classes is {number}; they must agree')
     return names
+
+
+def _checked_things(task: str, things: Any, classes: Sequence[str], where: str) -> frozenset[int]:
+    """Indices of the thing classes, after checking ``model.task`` and ``model.things``."""
+    if task not in TASKS:
+        raise ValueError(f'{where}.task is {task!r}; it must be one of {", ".join(TASKS)}')
+    if task != 'panoptic':
+        if things is not None:
+            raise ValueError(f'{where}.things goes with {where}.task "panoptic"; the task is "{task}"')
+        return frozenset(range(len(classes)) if task == 'instance' else ())
+    if isinstance(things, str) or not isinstance(things, Sequence):
+        raise ValueError(f'{where}.things: a panoptic model needs the list of the names of its thing classes; got '
+                         f'{things!r}')
+    unknown = [name for name in things if name not in classes]
+    if unknown:
+        raise ValueError(f'{where}.things names {unknown}, which are not among {where}.classes')
+    return frozenset(index for index, name in enumerate(classes) if name in set(things))

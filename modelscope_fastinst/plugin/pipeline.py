@@ -29,6 +29,7 @@ _BASE_ARGUMENTS = ('config_file', 'device_map', 'auto_collate', 'trust_remote_co
 logger = get_logger()
 
 
+@PIPELINES.register_module(TASK, module_name='mask2former-image-segmentation', force=True)
 @PIPELINES.register_module(TASK, module_name='fast-instance-segmentation', force=True)
 class FastInstPipeline(Pipeline):
     """Instance segmentation with FastInst.

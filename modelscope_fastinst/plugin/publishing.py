@@ -167,7 +167,7 @@ def _configuration(folder: Path) -> bytes:
     if not folder.is_dir():
         raise PublishError(f'{folder}: no such folder; publish takes a model folder')
     model = read_configuration(folder)['model']
-    if model['type'] != 'fastinst':
+    if model['type'] not in ('fastinst', 'mask2former'):
         raise PublishError(f'{folder / CONFIGURATION_FILE}: model.type is {model["type"]!r}, not "fastinst"')
     if model.get('pretrained') is False:
         raise PublishError(f'{folder / CONFIGURATION_FILE}: model.pretrained is false, so the model would run with '

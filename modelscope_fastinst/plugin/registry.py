@@ -49,7 +49,9 @@ def _name(registry: str, group: str, name: str, room: str) -> Name:
 
 NAMES = (
     _name('MODELS', TASK, 'fastinst', 'model'),
+    _name('MODELS', TASK, 'mask2former', 'model'),
     _name('PIPELINES', TASK, 'fast-instance-segmentation', 'pipeline'),
+    _name('PIPELINES', TASK, 'mask2former-image-segmentation', 'pipeline'),
     _name('PREPROCESSORS', 'cv', 'fastinst-preprocessor', 'preprocessor'),
     _name('TRAINERS', 'default', 'fastinst-trainer', 'trainer'),
     _name('METRICS', 'default', 'fastinst-coco-metric', 'metric'),

@@ -15,7 +15,7 @@ _LOADER_KEYS = ('batch_size_per_gpu', 'workers_per_gpu', 'persistent_workers', '
 _COUNT_KEYS = ('interval', 'by_epoch', 'save_dir', 'output_dir', 'output_sub_dir')
 # Known keys by section. None stands for any.
 _KNOWN: dict[str, Sequence[str] | None] = {
-    'model': ('type', 'pretrained', 'classes', 'backbone', 'encoder', 'decoder', 'criterion'),
+    'model': ('type', 'pretrained', 'classes', 'backbone', 'encoder', 'decoder', 'criterion', 'task', 'things'),
     'preprocessor': ('type', 'train', 'val', 'mode', *inspect.signature(InferenceTransform).parameters),
     'preprocessor.train': ('type', 'mode', *inspect.signature(TrainTransform).parameters),
     'preprocessor.val': ('type', 'mode', *inspect.signature(InferenceTransform).parameters),

@@ -14,7 +14,7 @@ from modelscope_fastinst.checkpoints.conversion import KeyMatch, match_keys
 from modelscope_fastinst.checkpoints.formats import CheckpointError
 from modelscope_fastinst.checkpoints.loading import UNTRAINED_BIAS
 from modelscope_fastinst.checkpoints.sources import Source
-from modelscope_fastinst.models.fastinst import build_fastinst
+from modelscope_fastinst.models.build import build_network
 
 from .configuration import CONFIGURATION_FILE, plain, read_configuration, read_configuration_file
 
@@ -127,7 +127,7 @@ def _matches(source: Source) -> dict[str, KeyMatch]:
         model['decoder']['num_classes'] = _number_of_classes(source)
         model['encoder']['norm'] = _encoder_norm(source)
         with torch.device('meta'):   # shapes without numbers
-            network = build_fastinst(model)
+            network = build_network(model)
         matches[name] = match_keys(source, network.state_dict())
     return matches
 

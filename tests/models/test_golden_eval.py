@@ -26,7 +26,7 @@ class Recorder:
         predictor = network.sem_seg_head.predictor
         network.backbone.register_forward_hook(lambda _, __, out: self.features.update(out))
         network.sem_seg_head.pixel_decoder.register_forward_hook(
-            lambda _, __, out: self.pyramid.update(zip(('s32', 's16', 's8'), out, strict=True)))
+            lambda _, __, out: self.pyramid.update(zip(('s32', 's16', 's8'), out.maps, strict=True)))
         predictor.query_proposal.register_forward_hook(lambda _, __, out: setattr(self, 'proposed', out))
         update = predictor._update
 

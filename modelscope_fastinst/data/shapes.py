@@ -52,7 +52,8 @@ class ShapesDataset(Dataset):
         self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         if min(self.size) < 32:
             raise ValueError(f'size must be at least 32 pixels, got {self.size}')
-        self.classes = list(SHAPES[:num_classes])
+        self.shapes = SHAPES[:num_classes]
+        self.classes = list(self.shapes)
         self.seed, self.objects, self.radius = seed, tuple(objects), tuple(radius)
         self.transform = transform
 
@@ -75,8 +76,12 @@ class ShapesDataset(Dataset):
     def draw(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """-> uint8 ``H x W x 3`` RGB, int64 labels ``[N]``, bool ``N x H x W`` of what is visible; N at least 1."""
         rng = np.random.default_rng([self.seed, index])
+        return self._draw_shapes(rng, _background(rng, *self.size))
+
+    def _draw_shapes(self, rng: np.random.Generator,
+                     image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draws shapes onto ``image``, float32 ``H x W x 3``, which becomes noisy; -> as ``draw``."""
         height, width = self.size
-        image = _background(rng, height, width)
         mean = image.mean((0, 1))
         labels: list[int] = []
         masks = np.zeros((0, height, width), bool)
@@ -85,7 +90,7 @@ class ShapesDataset(Dataset):
         tries = 0
         while tries < wanted or not labels:
             tries += 1
-            label = int(rng.integers(len(self.classes)))
+            label = int(rng.integers(len(self.shapes)))
             drawn = _outline(rng, SHAPES[label], height, width, self.radius)
             color = _texture(rng, mean, drawn)
             visible = masks & ~drawn

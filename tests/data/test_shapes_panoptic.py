@@ -33,7 +33,8 @@ def test_segments_say_what_the_map_holds(void):
 
 def test_only_images_with_void_have_unlabelled_borders():
     with_void, without = (PanopticShapes(6, 96, seed=2, void=void) for void in (True, False))
-    share = [np.mean([(data.draw_map(index)[1].ids == 0).mean() for index in range(6)]) for data in (with_void, without)]
+    share = [np.mean([(data.draw_map(index)[1].ids == 0).mean() for index in range(6)])
+             for data in (with_void, without)]
     assert share[1] < share[0] < 0.1
 
 

@@ -124,7 +124,8 @@ class NetworkOutput:
     Attributes:
         final: class and mask logits of the last decoder layer.
         auxiliary: the other heads in the authors' order: guided layers 0..L-1 (training with ground-truth guidance
-            only), initial heads, layers 0..L-2. Without guidance, as in inference, initial heads and layers only.
+            only), initial heads, layers 0..L-2. Without guidance, as in inference, initial heads and layers only; in
+            inference of Mask2Former's decoder none, for their masks would take ten times the memory.
         canvas: (height, width) in pixels of the padded batch; mask logits cover exactly this area.
         sizes: (height, width) in pixels of each image on that canvas, placed at the top left.
         proposal_logits: ``[B, K + 1, h16, w16]``, the query proposal's class logits; None where queries are not picked

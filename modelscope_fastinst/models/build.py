@@ -6,18 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .decoder import DualPathDecoder
+from .mask2former import MaskedAttentionDecoder
+from .msdeform_decoder import MSDeformAttnPixelDecoder
 from .network import SegmentationNetwork
 from .pixel_decoder import PyramidPoolingFPN
 from .resnet import ResNet
 from .resnet_d import ResNetD
+from .swin import Swin
 
 # What ``model.backbone.type`` can be. ModelScope's own FastInst knows the first only and has no such key.
-BACKBONES: dict[str, Callable] = {'resnet': ResNet, 'resnet_d': ResNetD}
+BACKBONES: dict[str, Callable] = {'resnet': ResNet, 'resnet_d': ResNetD, 'swin': Swin}
 # What ``model.encoder.type`` and ``model.decoder.type`` can be: any pixel decoder goes with any transformer decoder.
-PIXEL_DECODERS: dict[str, Callable] = {'ppm-fpn': PyramidPoolingFPN}
-DECODERS: dict[str, Callable] = {'dual-path': DualPathDecoder}
+PIXEL_DECODERS: dict[str, Callable] = {'ppm-fpn': PyramidPoolingFPN, 'msdeformattn': MSDeformAttnPixelDecoder}
+DECODERS: dict[str, Callable] = {'dual-path': DualPathDecoder, 'masked-attention': MaskedAttentionDecoder}
 # What ``model.type`` can be, and the types of encoder and decoder where their sections do not say.
-ARCHITECTURES = {'fastinst': ('ppm-fpn', 'dual-path')}
+ARCHITECTURES = {'fastinst': ('ppm-fpn', 'dual-path'), 'mask2former': ('msdeformattn', 'masked-attention')}
 
 
 def build_network(config: Mapping[str, Any]) -> SegmentationNetwork:
@@ -50,9 +53,22 @@ def build_network(config: Mapping[str, Any]) -> SegmentationNetwork:
     if encoder_section['convs_dim'] != hidden_dim:
         raise ValueError(f'configuration: model.encoder.convs_dim {encoder_section["convs_dim"]} and '
                          f'model.decoder.hidden_dim {hidden_dim} must be equal: nothing projects one to the other')
+    encoder_section['mask_dim'] = _mask_dim(encoder_section, decoder_section, decoder_class)
     pixel_decoder = encoder_class(backbone.channels, **_accepted(encoder_class, encoder_section, 'encoder',
                                                                  given=('in_channels',)))
     return SegmentationNetwork(backbone, pixel_decoder, decoder)
+
+
+def _mask_dim(encoder: Mapping[str, Any], decoder: Mapping[str, Any], decoder_class: Callable) -> int | None:
+    """Width of the mask features that the pixel decoder makes; None where the transformer decoder makes its own."""
+    if not decoder_class.needs_mask_features:
+        return None
+    default = inspect.signature(decoder_class).parameters['mask_dim'].default
+    wanted = decoder.get('mask_dim', default)
+    if encoder.get('mask_dim', wanted) != wanted:
+        raise ValueError(f'configuration: model.encoder.mask_dim {encoder["mask_dim"]} and model.decoder.mask_dim '
+                         f'{wanted} must be equal: their dot products make the masks')
+    return wanted
 
 
 def _section(config: Mapping[str, Any], name: str, types: Mapping[str, Callable],

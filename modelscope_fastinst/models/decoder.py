@@ -15,7 +15,9 @@ from ..structures import NetworkOutput, PixelFeatures, Prediction, Target
 from .attention import MLP, CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 from .network import Match
 from .pixel_decoder import resize
-from .queries import QueryProposal
+from .query_decoder import QueryDecoder
+
+PATHS = ('dual', 'query')
 
 
 @dataclass
@@ -48,11 +50,11 @@ def sine_embedding(channels: int, side: int) -> Tensor:
     return torch.stack([x, y], dim=1).flatten(0, 1)[None, :channels].contiguous()
 
 
-class DualPathDecoder(nn.Module):
+class DualPathDecoder(QueryDecoder):
     """Updates pixel features by queries and queries by pixel features, ``num_layers`` times.
 
     Keys: ``meta_pos_embed``; ``empty_query_features``, ``empty_query_pos_embed`` (content and position of the auxiliary
-    queries: they take part in attention, no head reads them); ``query_proposal``;
+    queries: they take part in attention, no head reads them); ``query_proposal`` or ``query_feat``, ``query_embed``;
     ``transformer_{query_cross,query_self,mask_cross}_attention_layers``, ``transformer_{query,mask}_ffn_layers`` (one
     of each a layer; "mask" is the pixel path); ``decoder_query_norm_layers``, ``class_embed_layers``,
     ``mask_embed_layers``, ``mask_features_layers`` (one set of heads before the first layer and one after each).
@@ -70,17 +72,25 @@ class DualPathDecoder(nn.Module):
         position_in_content: add the position embeddings to the content of queries and pixels as well. As published they
             only steer attention, so that masks of objects that look alike have to be told apart by their surroundings;
             meant for crowds of equal objects (cells, seeds); in one short training each, the loss was lower with it.
+        queries: 'activation-guided', as published: picked from the middle map; 'static': learnt.
+        path: 'dual', as published; 'query' updates the queries only, and no layer has the pixels' blocks.
+        guidance: train with ground-truth guidance, as published.
+
+    Raises:
+        ValueError: an unknown ``queries`` or ``path``.
     """
 
     def __init__(self, *, num_classes: int, hidden_dim: int = 256, num_queries: int = 100, num_aux_queries: int = 8,
                  nheads: int = 8, dim_feedforward: int = 1024, dec_layers: int = 3, pre_norm: bool = False,
-                 mask_dim: int = 256, position_grid: int | None = None, position_in_content: bool = False):
-        super().__init__()
+                 mask_dim: int = 256, position_grid: int | None = None, position_in_content: bool = False,
+                 queries: str = 'activation-guided', path: str = 'dual', guidance: bool = True):
+        super().__init__(num_classes, hidden_dim, num_queries, queries, guidance)
+        if path not in PATHS:
+            raise ValueError(f'decoder path {path!r} is unknown; choose one of {", ".join(PATHS)}')
+        self.updates_pixels = path == 'dual'
         self.position_in_content = position_in_content
         self.num_layers = dec_layers
-        self.num_classes, self.num_queries = num_classes, num_queries
         self.num_aux_queries = num_aux_queries
-        self.query_proposal = QueryProposal(hidden_dim, num_queries, num_classes)
 
         # One small map of position embeddings serves pixels and queries; it is resized to each feature map. The
         # authors leave it uninitialised (their issue 57).
@@ -96,8 +106,10 @@ class DualPathDecoder(nn.Module):
             lambda: CrossAttentionLayer(hidden_dim, nheads, pre_norm))
         self.transformer_query_self_attention_layers = layers(lambda: SelfAttentionLayer(hidden_dim, nheads, pre_norm))
         self.transformer_query_ffn_layers = layers(lambda: FeedForwardLayer(hidden_dim, dim_feedforward, pre_norm))
-        self.transformer_mask_cross_attention_layers = layers(lambda: CrossAttentionLayer(hidden_dim, nheads, pre_norm))
-        self.transformer_mask_ffn_layers = layers(lambda: FeedForwardLayer(hidden_dim, dim_feedforward, pre_norm))
+        if self.updates_pixels:
+            self.transformer_mask_cross_attention_layers = layers(
+                lambda: CrossAttentionLayer(hidden_dim, nheads, pre_norm))
+            self.transformer_mask_ffn_layers = layers(lambda: FeedForwardLayer(hidden_dim, dim_feedforward, pre_norm))
 
         heads = dec_layers + 1
         self.decoder_query_norm_layers = layers(lambda: nn.LayerNorm(hidden_dim), heads)
@@ -114,18 +126,15 @@ class DualPathDecoder(nn.Module):
                 masks.
             canvas, sizes: see ``NetworkOutput``; passed through.
             targets: ground truth that knows its canvas; with it, every head classifies and the guided pass runs.
-            match: pairs queries with objects for the guided pass; needed with ``targets``.
+            match: pairs queries with objects for the guided pass; needed with ``targets`` where there is guidance.
 
         Raises:
-            ValueError: targets without ``match``.
+            ValueError: guidance and targets without ``match``.
         """
         _, query_features, pixel_features = features.maps
-        training = targets is not None
-        if training and match is None:
-            raise ValueError('targets need a matcher: pass match=criterion.match')
-        batch = len(pixel_features)
-        grid = pixel_features.shape[-2:]
-        proposed = self.query_proposal(query_features, resize(self.meta_pos_embed, query_features.shape[-2:]))
+        training = self._is_training(targets, match)
+        grid = tuple(pixel_features.shape[-2:])
+        proposed = self._first_queries(query_features, resize(self.meta_pos_embed, query_features.shape[-2:]))
         num_queries = proposed.content.shape[1]
         queries, pixels = proposed.content, pixel_features.flatten(2).transpose(1, 2)
         pixel_positions = resize(self.meta_pos_embed, grid).flatten(2).transpose(1, 2)
@@ -143,17 +152,12 @@ class DualPathDecoder(nn.Module):
             predictions.append(self._predict(layer + 1, state, num_queries, grid,
                                              classify=training or layer == self.num_layers - 1))
 
-        guided, matching = [], None
-        if training:
-            matching = match(predictions[-1], proposed.locations, targets)
-            attend = self._attend_to_objects(matching, targets, (batch, num_queries, *grid))
-            for layer, after in enumerate(memory):
-                # The layer's own output goes through the layer once more, now looking where the objects truly are.
-                guided.append(self._predict(layer + 1, self._update(layer, after, positions, attend), num_queries,
-                                            grid, classify=True))
-        return NetworkOutput(final=predictions[-1], auxiliary=guided + predictions[:-1], canvas=canvas, sizes=sizes,
-                             proposal_logits=proposed.logits,
-                             query_locations=proposed.locations if training else None, guided_matching=matching)
+        output = self._output(predictions, proposed, canvas, sizes, training)
+        if training and self.guidance:
+            # The layer's own output goes through the layer once more, now looking where the objects truly are.
+            self._guide(output, targets, match, [grid] * self.num_layers, lambda layer, attend: self._predict(
+                layer + 1, self._update(layer, memory[layer], positions, attend), num_queries, grid, classify=True))
+        return output
 
     def _with_auxiliary(self, queries: Tensor, table: str) -> Tensor:
         if not self.num_aux_queries:
@@ -163,14 +167,17 @@ class DualPathDecoder(nn.Module):
 
     def _update(self, layer: int, state: DecoderState, positions: Positions, attend: Tensor) -> DecoderState:
         """One layer: pixels look at queries, then queries look at the updated pixels where ``attend`` lets them."""
-        pixels = self.transformer_mask_cross_attention_layers[layer](
-            state.pixels, positions.pixels, state.queries, positions.queries)
-        pixels = self.transformer_mask_ffn_layers[layer](pixels)
+        pixels = self._update_pixels(layer, state, positions) if self.updates_pixels else state.pixels
         queries = self.transformer_query_cross_attention_layers[layer](
             state.queries, positions.queries, pixels, positions.pixels, attend)
         queries = self.transformer_query_self_attention_layers[layer](queries, positions.queries)
         queries = self.transformer_query_ffn_layers[layer](queries)
         return DecoderState(queries, pixels)
+
+    def _update_pixels(self, layer: int, state: DecoderState, positions: Positions) -> Tensor:
+        pixels = self.transformer_mask_cross_attention_layers[layer](
+            state.pixels, positions.pixels, state.queries, positions.queries)
+        return self.transformer_mask_ffn_layers[layer](pixels)
 
     def _predict(self, head: int, state: DecoderState, num_queries: int, grid: Sequence[int],
                  classify: bool) -> Prediction:
@@ -185,35 +192,6 @@ class DualPathDecoder(nn.Module):
         """Where each query may look next: bool ``[B, Q + A, h * w]``, the foreground of its own predicted mask."""
         return self._complete(mask_logits.detach().flatten(2) >= 0)
 
-    def _attend_to_objects(self, matching: Sequence[tuple[Tensor, Tensor]], targets: Sequence[Target],
-                           shape: tuple[int, int, int, int]) -> Tensor:
-        """Where each query may look in the guided pass: its matched object; everywhere if it has none."""
-        batch, num_queries, height, width = shape
-        device = targets[0].masks.device
-        attend = torch.ones(shape, dtype=torch.bool, device=device)
-        for image, ((queries, objects), target) in enumerate(zip(matching, targets, strict=True)):
-            if len(queries):
-                masks = _nearest(target, height, width)
-                # The image lies at the top left of the canvas; where it is not, there is no object.
-                region = torch.zeros(len(queries), height, width, dtype=torch.bool, device=device)
-                region[:, :masks.shape[1], :masks.shape[2]] = masks[objects]
-                attend[image, queries] = region
-        attend = attend.flatten(2)
-        return self._complete(attend)
-
     def _complete(self, attend: Tensor) -> Tensor:
-        """Lets queries that may look nowhere look everywhere, and adds the rows of the auxiliary queries."""
-        attend = attend | ~attend.any(dim=-1, keepdim=True)
-        return F.pad(attend, (0, 0, 0, self.num_aux_queries), value=True)
-
-
-def _nearest(target: Target, height: int, width: int) -> Tensor:
-    """The masks at every (canvas / size)-th pixel, as nearest interpolation of the canvas to ``height x width`` reads
-    them: bool ``[N, <= height, <= width]``, as far as the image reaches.
-    """
-    canvas = target.canvas or target.masks.shape[1:]
-    steps = [extent // count for extent, count in zip(canvas, (height, width), strict=True)]
-    if all(extent == step * count for extent, step, count in zip(canvas, steps, (height, width), strict=True)):
-        return target.masks[:, ::steps[0], ::steps[1]].bool()
-    masks = target.pad_to(*canvas).masks
-    return F.interpolate(masks[None].to(torch.uint8), size=(height, width), mode='nearest')[0].bool()
+        """Adds the rows of the auxiliary queries, which look everywhere."""
+        return F.pad(super()._complete(attend), (0, 0, 0, self.num_aux_queries), value=True)

@@ -17,6 +17,28 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
                                                                align_corners=False)
 
 
+def check_in_features(in_features: Sequence[str], in_channels: Mapping[str, int], counts: Sequence[int] = (3,)) -> None:
+    """Raises a ValueError for another number of backbone maps than ``counts``, or maps that the backbone has not."""
+    if len(in_features) not in counts:
+        words = ' or '.join({3: 'three', 4: 'four'}[count] for count in counts)
+        raise ValueError(f'encoder in_features must name {words} backbone stages, finest first; '
+                         f'got {list(in_features)}')
+    missing = [name for name in in_features if name not in in_channels]
+    if missing:
+        raise ValueError(f'encoder in_features {missing} are not among the backbone\'s out_features '
+                         f'{list(in_channels)}')
+
+
+def make_mask_features(channels: int, mask_dim: int | None) -> nn.Conv2d | None:
+    """The 1x1 convolution that makes mask features of the finest map; None where the decoder makes its own."""
+    if not mask_dim:
+        return None
+    convolution = nn.Conv2d(channels, mask_dim, 1)
+    nn.init.kaiming_uniform_(convolution.weight, a=1)
+    nn.init.zeros_(convolution.bias)
+    return convolution
+
+
 class PyramidPooling(nn.Module):
     """Pyramid pooling module (PSPNet, Zhao et al., 2017): context of the whole map at four grid sizes.
 
@@ -40,7 +62,7 @@ class PyramidPoolingFPN(nn.Module):
 
     ``y3 = layer_3(PPM(adapter_3(f3)))``, ``y2 = layer_2(adapter_2(f2) + up(y3))``,
     ``y1 = layer_1(adapter_1(f1) + up(y2))`` for backbone maps f1 (finest) to f3 (coarsest).
-    Keys: ``adapter_{1,2,3}``, ``layer_{1,2,3}`` (1 is the finest), ``ppm``.
+    Keys: ``adapter_{1,2,3}``, ``layer_{1,2,3}`` (1 is the finest), ``ppm``; ``mask_features`` where they are made.
 
     Args:
         in_channels: channels of the three backbone maps by name.
@@ -48,22 +70,17 @@ class PyramidPoolingFPN(nn.Module):
         convs_dim: width of every output.
         norm: ``'GN'``, group norm after each convolution, as published. ``''`` is how configurations of ModelScope's
             own FastInst ask for convolutions with a bias; those have group norm as well.
-        mask_dim: not used here, for the dual-path decoder makes its own mask features; configurations hold it.
+        mask_dim: width of the mask features for a decoder that does not make its own, by a 1x1 convolution on the
+            finest map; None for none.
     """
 
     def __init__(self, in_channels: Mapping[str, int], in_features: Sequence[str], convs_dim: int,
                  norm: str | None = 'GN', mask_dim: int | None = None):
         super().__init__()
         channels = convs_dim
-        if len(in_features) != 3:
-            raise ValueError(f'encoder in_features must name three backbone stages, finest first; '
-                             f'got {list(in_features)}')
+        check_in_features(in_features, in_channels)
         if norm not in ('GN', '', None):
             raise ValueError(f'encoder norm {norm!r} is unknown; choose "GN"')
-        missing = [name for name in in_features if name not in in_channels]
-        if missing:
-            raise ValueError(f'encoder in_features {missing} are not among the backbone\'s out_features '
-                             f'{list(in_channels)}')
         self.in_features = tuple(in_features)
         for level, name in enumerate(self.in_features, start=1):
             adapter = ConvNorm(in_channels[name], channels, 1, norm='GN', bias=norm == '')
@@ -75,13 +92,14 @@ class PyramidPoolingFPN(nn.Module):
             self.add_module(f'adapter_{level}', adapter)
             self.add_module(f'layer_{level}', layer)
         self.ppm = PyramidPooling(channels)
+        self.mask_features = make_mask_features(channels, mask_dim)
 
     def forward(self, features: Mapping[str, Tensor]) -> PixelFeatures:
-        """Returns three maps ``[B, convs_dim, H/s, W/s]`` at the backbone maps' strides s."""
+        """Returns three maps ``[B, convs_dim, H/s, W/s]`` at the backbone maps' strides s, and mask features."""
         fine, middle, coarse = (features[name] for name in self.in_features)
         y3 = self.layer_3(self.ppm(self.adapter_3(coarse)))
         lateral = self.adapter_2(middle)
         y2 = self.layer_2(lateral + resize(y3, lateral.shape[-2:]))
         lateral = self.adapter_1(fine)
         y1 = self.layer_1(lateral + resize(y2, lateral.shape[-2:]))
-        return PixelFeatures([y3, y2, y1])
+        return PixelFeatures([y3, y2, y1], None if self.mask_features is None else self.mask_features(y1))

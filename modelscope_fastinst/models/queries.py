@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 @dataclass
 class ProposedQueries:
-    """Queries of one batch, best first.
+    """Queries of one batch, best first; learnt ones have content and position only.
 
     Attributes:
         content: ``[B, Q, C]``, the features at the picked positions.
@@ -25,10 +25,10 @@ class ProposedQueries:
     """
     content: Tensor
     position: Tensor
-    indices: Tensor
-    scores: Tensor
-    locations: Tensor
-    logits: Tensor
+    indices: Tensor | None = None
+    scores: Tensor | None = None
+    locations: Tensor | None = None
+    logits: Tensor | None = None
 
 
 def activation_scores(logits: Tensor) -> Tensor:

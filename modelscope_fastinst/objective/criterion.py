@@ -1,4 +1,9 @@
-"""The training objective of FastInst: classification, mask, dice and proposal losses with deep supervision."""
+"""The training objective: classification, mask and dice losses with deep supervision, and what FastInst adds to them.
+
+The losses are Mask2Former's (Cheng et al., CVPR 2022, arXiv 2112.01527, section 3.3). FastInst's additions (He et al.,
+CVPR 2023, arXiv 2303.08594) are the proposal loss and the matching's location cost, where queries were picked from
+pixels, and the guided heads, where the network has run them; ``NetworkOutput`` says what there is.
+"""
 from __future__ import annotations
 
 import inspect
@@ -11,30 +16,38 @@ from torch.nn import functional as F
 
 from ..structures import NetworkOutput, Prediction, Target
 from . import points
-from .matcher import Matching, ProposalMatcher, QueryMatcher
+from .matcher import Matching, QueryMatcher, over_batch
 from .objects import BatchObjects, to_device, to_host
+from .proposal import ProposalMatcher, proposal_loss
+
+# What weighs something that only networks with proposals have.
+OF_PROPOSALS = ('proposal_weight', 'location_weight')
 
 # (suffix of the losses' names, prediction, the matching where it is given)
 Head = tuple[str, Prediction, 'Matching | None']
 
 
 class Normalisers(NamedTuple):
-    """What the sums over objects, over the queries' class weights and over the proposal's positions are divided by."""
+    """What the sums over objects, over the queries' class weights and over the proposal's positions are divided by.
+
+    Without a proposal the last is meaningless.
+    """
     objects: float | Tensor
     classes: float | Tensor
     positions: float | Tensor
 
 
-class FastInstCriterion(nn.Module):
-    """Weighted losses of a ``NetworkOutput`` (He et al., CVPR 2023; Mask2Former's point losses).
+class SegmentationCriterion(nn.Module):
+    """Weighted losses of a ``NetworkOutput``: of FastInst, Mask2Former and what lies between.
 
     Args:
         num_classes: K.
         num_points: points at which a mask is compared with its object, in losses and matching.
         oversample_ratio, importance_sample_ratio: see ``points.uncertain_points``.
-        class_weight, mask_weight, dice_weight, proposal_weight: weights of the losses.
+        class_weight, mask_weight, dice_weight: weights of the losses of each set of heads.
+        proposal_weight: weight of the proposal's loss; without effect where the network has no proposal.
         no_object_weight: weight of the class "no object" in the classification loss.
-        location_weight: weight of the matching's location cost.
+        location_weight: weight of the matching's location cost; without effect where the network has no proposal.
         cost_class_weight, cost_mask_weight, cost_dice_weight: weights of the matching's other costs; by default the
             losses' own.
         deep_supervision: whether the heads before the last and the guided ones are supervised.
@@ -68,7 +81,7 @@ class FastInstCriterion(nn.Module):
         self.no_object_weight = no_object_weight
         self.register_buffer('class_weights', class_weights, persistent=False)
 
-    def match(self, prediction: Prediction, locations: Tensor, targets: Sequence[Target]) -> Matching:
+    def match(self, prediction: Prediction, locations: Tensor | None, targets: Sequence[Target]) -> Matching:
         """Pairs queries with objects; what the network's guided pass asks for."""
         return self.query_matcher(prediction, locations, targets)
 
@@ -78,12 +91,13 @@ class FastInstCriterion(nn.Module):
         Waits for the device once, for the matching costs of all heads; see ``matchings``.
 
         Args:
-            output: of the network in training, with guidance.
+            output: of the network in training.
             targets: ground truth at the images' sizes.
 
         Returns:
             Scalars ``loss_ce``, ``loss_mask``, ``loss_dice`` of the last layer, the same with suffixes ``_0`` ... for
-            the other heads in the authors' order (guided layers, initial heads, inner layers), and ``loss_proposal``.
+            the other heads in the authors' order (guided layers, initial heads, inner layers; as far as there are), and
+            ``loss_proposal`` where there is a proposal.
             All are NaN where a matching cost was NaN or infinite: such a step has nothing to teach.
         """
         device = output.final.masks.device
@@ -98,42 +112,44 @@ class FastInstCriterion(nn.Module):
             for (suffix, prediction, _), matching in zip(heads, matchings, strict=True):
                 head = self._head_losses(prediction, objects, matching, norms, drawn.pop(0)[1])
                 losses |= {f'{name}{suffix}': value for name, value in head.items()}
-                if not suffix:
-                    losses['loss_proposal'] = self.proposal_weight * self._proposal_loss(
-                        output.proposal_logits.float(), objects, proposal, norms)
-        if not all(matching.finite for matching in (proposal, *matchings)):
+                if not suffix and proposal is not None:
+                    losses['loss_proposal'] = self.proposal_weight * proposal_loss(
+                        output.proposal_logits.float(), objects, proposal, norms.positions)
+        if not all(matching.finite for matching in (proposal, *matchings) if matching is not None):
             losses = {name: loss * torch.nan for name, loss in losses.items()}
         return losses
 
     def matchings(self, output: NetworkOutput, targets: Sequence[Target], objects: BatchObjects, heads: Sequence[Head],
-                  drawn: Sequence[Sequence[Tensor]]) -> tuple[Matching, list[Matching]]:
+                  drawn: Sequence[Sequence[Tensor]]) -> tuple[Matching | None, list[Matching]]:
         """Pairs queries and objects for every set of heads, with one transfer of all costs to the host.
 
         Returns:
-            The proposal's matching and one for each of ``heads``; guided heads have theirs already.
+            The proposal's matching (None without a proposal) and one for each of ``heads``; guided heads have theirs
+            already.
         """
         inside = self._query_costs.inside(output.query_locations, objects)
-        costs = [self._proposal_costs.costs(output.proposal_logits.float(), targets)]
-        costs += [self._query_costs.costs(prediction, inside, objects, points)
-                  for (_, prediction, matching), points in zip(heads, drawn, strict=True) if matching is None]
+        costs = [self._query_costs.costs(prediction, inside, objects, points)
+                 for (_, prediction, matching), points in zip(heads, drawn, strict=True) if matching is None]
+        proposes = output.proposal_logits is not None
+        if proposes:   # in the order in which the pairs are found: the last layer's, the proposal's, the other heads'
+            costs.insert(1, self._proposal_costs.costs(output.proposal_logits.float(), targets))
         host = to_host([cost for head in costs for cost in head])
         batch = len(targets)
         of_heads = [host[start:start + batch] for start in range(0, len(host), batch)]
-        proposal_costs, *query_costs = of_heads
         found, proposal = [], None
         for _, prediction, matching in heads:
             if matching is None:
-                matching = self.query_matcher(prediction, output.query_locations, targets, query_costs.pop(0))
+                matching = self.query_matcher(prediction, output.query_locations, targets, of_heads.pop(0))
             found.append(matching)
-            if proposal is None:
-                proposal = self.proposal_matcher(output.proposal_logits, targets, proposal_costs)
+            if proposes and proposal is None:
+                proposal = self.proposal_matcher(output.proposal_logits, targets, of_heads.pop(0))
         return proposal, found
 
     def _heads(self, output: NetworkOutput) -> list[Head]:
         """Every supervised set of heads, the last first."""
         heads: list[Head] = [('', output.final, None)]
         if self.deep_supervision:
-            guided = len(output.auxiliary) // 2
+            guided = len(output.auxiliary) // 2   # where there are guided heads; where not, no matching is given either
             heads += [(f'_{index}', prediction, output.guided_matching if index < guided else None)
                       for index, prediction in enumerate(output.auxiliary)]
         return heads
@@ -150,9 +166,8 @@ class FastInstCriterion(nn.Module):
         """What sums of losses are divided by, alike in every process; asks no device for anything."""
         batch, num_queries = output.final.logits.shape[:2]
         pairs = sum(min(count, num_queries) for count in objects.counts)
-        positions = output.proposal_logits.shape
-        sums = [float(len(objects)), pairs + (batch * num_queries - pairs) * self.no_object_weight,
-                float(batch * positions[2] * positions[3])]
+        positions = 0 if output.proposal_logits is None else batch * output.proposal_logits[0, 0].numel()
+        sums = [float(len(objects)), pairs + (batch * num_queries - pairs) * self.no_object_weight, float(positions)]
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return Normalisers(max(sums[0], 1.0), *sums[1:])
         # The processes' gradients are averaged: N of them, each with its share of the batch, must make what one with
@@ -165,7 +180,7 @@ class FastInstCriterion(nn.Module):
     def _head_losses(self, prediction: Prediction, objects: BatchObjects, matching: Matching, norms: Normalisers,
                      drawn: Any) -> dict[str, Tensor]:
         logits, masks = prediction.logits.float(), prediction.masks
-        rows, matched = _over_batch(matching, logits.shape[1], objects)
+        rows, matched = over_batch(matching, logits.shape[1], objects)
         truth = torch.full((logits.shape[0] * logits.shape[1],), self.num_classes, dtype=torch.int64,
                            device=logits.device)
         truth[rows] = objects.labels[matched]
@@ -189,29 +204,30 @@ class FastInstCriterion(nn.Module):
         dice = 1 - (2 * (probabilities * truth).sum(dim=1) + 1) / (probabilities.sum(dim=1) + truth.sum(dim=1) + 1)
         return bce / norms.objects, dice.sum() / norms.objects
 
-    def _proposal_loss(self, logits: Tensor, objects: BatchObjects, matching: Matching, norms: Normalisers) -> Tensor:
-        positions = logits.shape[2] * logits.shape[3]
-        rows, matched = _over_batch(matching, positions, objects)
-        truth = torch.full((len(logits) * positions,), self.num_classes, dtype=torch.int64, device=logits.device)
-        truth[rows] = objects.labels[matched]
-        return F.cross_entropy(logits.flatten(2), truth.view(len(logits), positions), reduction='sum') / norms.positions
+
+# Its name while it was FastInst's alone.
+FastInstCriterion = SegmentationCriterion
 
 
-def _over_batch(matching: Matching, rows: int, objects: BatchObjects) -> tuple[Tensor, Tensor]:
-    """An image's pairs -> the batch's: row index over all images' rows, object index over all images' objects."""
-    return (torch.cat([found + image * rows for image, (found, _) in enumerate(matching)]),
-            torch.cat([matched + start for start, (_, matched) in zip(objects.starts, matching, strict=True)]))
-
-
-def build_criterion(config: Mapping[str, Any] | None, num_classes: int) -> FastInstCriterion:
+def build_criterion(config: Mapping[str, Any] | None, num_classes: int, *,
+                    proposals: bool = True) -> SegmentationCriterion:
     """The criterion that the section ``model.criterion`` of a ``configuration.json`` describes; None for the recipe's.
 
+    Args:
+        proposals: whether the network picks its queries from pixels; if not, nothing can be weighed by
+            ``proposal_weight`` and ``location_weight``.
+
     Raises:
-        ValueError: an unknown key.
+        ValueError: an unknown key, or a weight that has nothing to weigh.
     """
     config = dict(config or {})
-    valid = [name for name in inspect.signature(FastInstCriterion).parameters if name != 'num_classes']
+    valid = [name for name in inspect.signature(SegmentationCriterion).parameters if name != 'num_classes']
     unknown = sorted(set(config) - set(valid))
     if unknown:
         raise ValueError(f'configuration: model.criterion has unknown keys {unknown}; valid keys are {valid}')
-    return FastInstCriterion(num_classes, **config)
+    for name in OF_PROPOSALS:
+        if not proposals and config.get(name):
+            raise ValueError(f'configuration: model.criterion.{name} is {config[name]}, but with static queries there '
+                             'are no proposals to weigh; leave it out, or set model.decoder.queries to '
+                             '"activation-guided"')
+    return SegmentationCriterion(num_classes, **config)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..structures import Prediction, Target
 from . import points
-from .objects import BatchObjects, inside_cells, to_device, to_host
+from .objects import BatchObjects, to_device, to_host
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +58,17 @@ def assign_images(costs: Sequence[Tensor], device: torch.device) -> Matching:
     return matching
 
 
+def over_batch(matching: Matching, rows: int, objects: BatchObjects) -> tuple[Tensor, Tensor]:
+    """An image's pairs -> the batch's: row index over all images' rows, object index over all images' objects."""
+    return (torch.cat([found + image * rows for image, (found, _) in enumerate(matching)]),
+            torch.cat([matched + start for start, (_, matched) in zip(objects.starts, matching, strict=True)]))
+
+
 class QueryMatcher:
     """Pairs queries with objects by class, mask, dice and location cost.
 
-    The location cost is -1 where the query was picked inside the object. With its large weight it decides wherever an
-    assignment of inside queries exists.
+    The location cost, FastInst's, is -1 where the query was picked inside the object. With its large weight it decides
+    wherever an assignment of inside queries exists. Learnt queries have no location, and the other three costs decide.
 
     Args:
         num_points: points per image at which masks are compared.
@@ -78,13 +84,13 @@ class QueryMatcher:
         self.location_weight = location_weight
         self._surplus_reported = False
 
-    def __call__(self, prediction: Prediction, locations: Tensor, targets: Sequence[Target],
+    def __call__(self, prediction: Prediction, locations: Tensor | None, targets: Sequence[Target],
                  costs: Sequence[Tensor] | None = None) -> Matching:
         """Matches each image.
 
         Args:
             prediction: class logits ``[B, Q, K + 1]`` and mask logits ``[B, Q, h, w]``.
-            locations: ``[B, Q, 2]``, (x, y) in [0, 1] of the canvas.
+            locations: ``[B, Q, 2]``, (x, y) in [0, 1] of the canvas; None for learnt queries.
             targets: ground truth, which knows its canvas (``Target.canvas``).
             costs: what ``costs`` gave for them, on the host already; None computes them here.
 
@@ -101,15 +107,17 @@ class QueryMatcher:
         return [points.draw((1, self.num_points, 2), target.masks.device) for target in targets if len(target)]
 
     @torch.no_grad()
-    def inside(self, locations: Tensor, objects: BatchObjects) -> Tensor:
+    def inside(self, locations: Tensor | None, objects: BatchObjects) -> Tensor | None:
         """Whether queries were picked inside objects: float32 ``[sum of N, Q]`` of 0 and 1; the same for all heads.
 
-        Inside is where any pixel that a bilinear sample would touch is the object's.
+        Inside is where any pixel that a bilinear sample would touch is the object's. None for learnt queries.
         """
+        if locations is None:
+            return None
         return (objects.sample(locations.float()[objects.image]) > 0).float()
 
     @torch.no_grad()
-    def costs(self, prediction: Prediction, inside: Tensor, objects: BatchObjects,
+    def costs(self, prediction: Prediction, inside: Tensor | None, objects: BatchObjects,
               drawn: Sequence[Tensor]) -> list[Tensor]:
         """The cost of every pair: float32 ``[Q, N]`` of each image, on the predictions' device.
 
@@ -136,8 +144,8 @@ class QueryMatcher:
                 class_cost = -prediction.logits[image].float().softmax(dim=-1)[:, objects.labels[mine]]
                 sampled = points.sample(prediction.masks[image].float()[None], next(found))[0]
                 mask_cost, dice_cost = mask_costs(sampled, next(truths))
-                costs.append(self.mask_weight * mask_cost + self.class_weight * class_cost
-                             + self.dice_weight * dice_cost - self.location_weight * inside[mine].T)
+                cost = self.mask_weight * mask_cost + self.class_weight * class_cost + self.dice_weight * dice_cost
+                costs.append(cost if inside is None else cost - self.location_weight * inside[mine].T)
         return costs
 
     def _report_surplus(self, num_objects: int, num_queries: int) -> None:
@@ -163,36 +171,3 @@ def mask_costs(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     probabilities = logits.sigmoid()
     dice_cost = 1 - (2 * probabilities @ truth.T + 1) / (probabilities.sum(dim=1)[:, None] + truth.sum(dim=1) + 1)
     return mask_cost, dice_cost
-
-
-class ProposalMatcher:
-    """Pairs positions of the query proposal's map with objects by class and by lying inside the object."""
-
-    def __init__(self, class_weight: float = 2.0, location_weight: float = 1000.0):
-        self.class_weight = class_weight
-        self.location_weight = location_weight
-
-    def __call__(self, logits: Tensor, targets: Sequence[Target], costs: Sequence[Tensor] | None = None) -> Matching:
-        """Matches each image.
-
-        Args:
-            logits: ``[B, K + 1, h, w]``.
-            targets: ground truth, which knows its canvas (``Target.canvas``).
-            costs: what ``costs`` gave for them, on the host already; None computes them here.
-
-        Returns:
-            Per image (row-major positions ascending, object indices).
-        """
-        return assign_images(to_host(self.costs(logits, targets)) if costs is None else costs, logits.device)
-
-    @torch.no_grad()
-    def costs(self, logits: Tensor, targets: Sequence[Target]) -> list[Tensor]:
-        """The cost of every pair: float32 ``[h * w, N]`` of each image, on the logits' device."""
-        costs = []
-        with torch.autocast(logits.device.type, enabled=False):
-            for image, target in zip(logits, targets, strict=True):
-                # A cell counts as inside as soon as one pixel of it is.
-                inside = inside_cells(target, (image.shape[-2], image.shape[-1])).flatten(1)
-                class_cost = -image.float().softmax(dim=0).flatten(1).T[:, target.labels]
-                costs.append(self.class_weight * class_cost - self.location_weight * inside.float().T)
-        return costs

@@ -7,6 +7,7 @@ import torch
 
 from modelscope_fastinst.models import decoder as decoder_module
 from modelscope_fastinst.models.fastinst import build_fastinst
+from modelscope_fastinst.structures import TASKS
 from tests.golden_cases import assert_stats, assert_sub, cases, load
 
 FEATURES, CLASS_LOGITS, MASK_LOGITS, SCORES = 2e-4, 1e-3, 2e-3, 5e-4
@@ -38,7 +39,7 @@ class Recorder:
         predictor._update = recorded
 
 
-@pytest.mark.parametrize('name', cases('eval'))
+@pytest.mark.parametrize('name', cases('eval', TASKS))
 def test_inference_equals_the_authors(name):
     case = load(name)
     network = build(case)

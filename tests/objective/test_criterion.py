@@ -155,13 +155,45 @@ def test_uncertain_points_lie_where_the_mask_is_undecided():
     assert undecided[300:].float().mean() < 0.4
 
 
-@pytest.mark.parametrize('config, message', [
-    pytest.param({'points': 3}, "unknown keys ['points']", id='misspelt key'),
+@pytest.mark.parametrize('config, proposals, message', [
+    pytest.param({'points': 3}, True, "unknown keys ['points']", id='misspelt key'),
+    pytest.param({'proposal_weight': 5}, False, 'criterion.proposal_weight is 5, but with static queries',
+                 id='a loss of proposals without proposals'),
+    pytest.param({'location_weight': 9.0}, False, 'criterion.location_weight is 9.0, but with static queries',
+                 id='a cost of locations without locations'),
 ])
-def test_a_wrong_criterion_section_is_refused(config, message):
+def test_a_wrong_criterion_section_is_refused(config, proposals, message):
     with pytest.raises(ValueError) as error:
-        build_criterion(config, 3)
+        build_criterion(config, 3, proposals=proposals)
     assert message in str(error.value)
+
+
+def test_weights_of_proposals_may_be_zero_where_there_are_none():
+    criterion = build_criterion({'proposal_weight': 0, 'location_weight': 0.0, 'class_weight': 3}, 3, proposals=False)
+    assert criterion.weights['ce'] == 3
+
+
+def test_a_model_refuses_a_weight_that_its_network_gives_nothing_to_weigh():
+    from modelscope_fastinst.plugin.model import FastInstModel
+    section = model_config(decoder={'queries': 'static'}, criterion={'proposal_weight': 5.0})
+    with pytest.raises(ValueError, match='model.criterion.proposal_weight is 5.0'):
+        FastInstModel(**{key: value for key, value in section.items() if key != 'type'})
+
+
+def test_without_proposals_a_cost_that_is_not_finite_makes_every_loss_nan():
+    targets = [target(BOX), target()]
+    config = model_config(decoder={'queries': 'static', 'guidance': False})
+    _, output, losses = train_once(targets, config=config)
+    assert all(loss.isfinite() for loss in losses.values())
+    output.auxiliary[0].masks[0, 2] = torch.nan
+    losses = build_criterion(config['criterion'], 3)(output, targets)
+    assert all(loss.isnan() for loss in losses.values())
+
+
+def test_guidance_can_be_switched_off_and_then_every_head_is_matched():
+    _, output, losses = train_once([target(BOX)], config=model_config(decoder={'guidance': False}))
+    assert output.guided_matching is None
+    assert len(losses) == 3 * (2 + 1) + 1
 
 
 def test_without_deep_supervision_only_the_last_layer_counts():

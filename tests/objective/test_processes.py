@@ -4,12 +4,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modelscope_fastinst.models.fastinst import build_fastinst
+from modelscope_fastinst.models.build import build_network
 from modelscope_fastinst.objective import points
 from modelscope_fastinst.objective.criterion import build_criterion
 from modelscope_fastinst.structures import Target
-from tests.tiny import model_config
+from tests.variants import variant_config
 
+FASTINST = ('ppm-fpn', 'dual', 'activation-guided', True)
+MASK2FORMER = ('msdeformattn', 'masked-attention', 'static', False)   # no proposals, no guided heads
 SIDE = 64
 
 
@@ -30,11 +32,11 @@ def grid_points(shape, device):
     return torch.rand(1, *shape[1:], generator=generator).expand(shape)
 
 
-def gradients(scenes):
+def gradients(scenes, variant):
     torch.manual_seed(0)
     points.draw = grid_points
-    config = model_config()
-    network = build_fastinst(config).train()
+    config = variant_config(*variant)
+    network = build_network(config).train()
     criterion = build_criterion(config['criterion'], 3)
     images, targets = zip(*scenes, strict=True)
     losses = criterion(network(list(images), list(targets), match=criterion.match), list(targets))
@@ -46,24 +48,25 @@ def gradients(scenes):
     return found
 
 
-def work(rank, folder, counts):
+def work(rank, folder, counts, variant):
     torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2)
     try:
         torch.set_num_threads(1)
-        found = gradients([scene(number) for number in counts[rank]])
+        found = gradients([scene(number) for number in counts[rank]], variant)
         if rank == 0:
             torch.save(found, f'{folder}/gradients.pt')
     finally:
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize('counts', [
-    pytest.param([[1, 2], [12, 4]], id='unequal numbers of objects, one image with more than queries'),
-    pytest.param([[1, 0], [0, 0]], id='a process without objects, and one object in all'),
+@pytest.mark.parametrize('counts, variant', [
+    pytest.param([[1, 2], [12, 4]], FASTINST, id='unequal numbers of objects, one image with more than queries'),
+    pytest.param([[1, 0], [0, 0]], FASTINST, id='a process without objects, and one object in all'),
+    pytest.param([[1, 12], [0, 2]], MASK2FORMER, id='Mask2Former, which has no proposals'),
 ])
-def test_halves_of_a_batch_give_the_gradient_of_the_whole(tmp_path, counts, monkeypatch):
+def test_halves_of_a_batch_give_the_gradient_of_the_whole(tmp_path, counts, variant, monkeypatch):
     monkeypatch.setattr(points, 'draw', grid_points)
-    whole = gradients([scene(number) for half in counts for number in half])
-    torch.multiprocessing.spawn(work, (str(tmp_path), counts), nprocs=2)
+    whole = gradients([scene(number) for half in counts for number in half], variant)
+    torch.multiprocessing.spawn(work, (str(tmp_path), counts, variant), nprocs=2)
     halves = torch.load(tmp_path / 'gradients.pt')
     assert (halves - whole).norm() < 1e-4 * whole.norm()

@@ -5,6 +5,7 @@ the host must know, and calls that bring a tensor's values to the host.
 """
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -12,10 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from modelscope_fastinst.objective import objects
 from modelscope_fastinst.plugin.model import FastInstModel
 from modelscope_fastinst.structures import Target
-from tests.tiny import model_config
-
-# Matching costs of the guided pass, matching costs of everything else, losses for the log.
-WAITS_PER_STEP = 3
+from tests.variants import variant_config
 
 _VALUE_ASKED = {'_local_scalar_dense', 'nonzero', 'masked_select', 'is_nonzero', 'equal', 'repeat_interleave',
                 'unique_consecutive', '_unique2', 'item'}
@@ -53,9 +51,15 @@ class Calls(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_a_training_step_waits_for_the_device_three_times(monkeypatch):
+@pytest.mark.parametrize('variant, waits_per_step', [
+    # Matching costs of the guided pass, matching costs of everything else, losses for the log.
+    pytest.param(('ppm-fpn', 'dual', 'activation-guided', True), 3, id='FastInst'),
+    pytest.param(('msdeformattn', 'masked-attention', 'static', False), 2, id='Mask2Former, without a guided pass'),
+    pytest.param(('msdeformattn', 'masked-attention', 'activation-guided', True), 3, id='Mask2Former with all of it'),
+])
+def test_a_training_step_waits_for_the_device_as_often_as_it_matches_and_logs(variant, waits_per_step, monkeypatch):
     torch.manual_seed(0)
-    config = model_config()
+    config = variant_config(*variant)
     model = FastInstModel(**{key: value for key, value in config.items() if key != 'type'}).train()
     masks = torch.zeros(3, 64, 64, dtype=torch.bool)
     masks[:, 8:40, 8:40] = True
@@ -75,4 +79,4 @@ def test_a_training_step_waits_for_the_device_three_times(monkeypatch):
     with Calls() as calls, Operations() as operations:
         model(images, targets)['loss'].backward()
     waits = transfers + calls.waits + operations.waits
-    assert len(waits) == WAITS_PER_STEP, waits
+    assert len(waits) == waits_per_step, waits

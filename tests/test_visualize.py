@@ -6,8 +6,8 @@ import pytest
 from PIL import Image, ImageFont
 from pycocotools import mask as coco_mask
 
-from modelscope_fastinst import visualize
 from modelscope_fastinst.visualize import draw_instances, palette, side_by_side
+from modelscope_fastinst.visualize import tags as tag_module
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
 
@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_refused(arguments, message):
 
 
 def test_labels_that_the_built_in_font_cannot_draw_are_told_once(monkeypatch, caplog):
-    monkeypatch.setattr(visualize, '_warned', False)
+    monkeypatch.setattr(tag_module, '_warned', False)
     draw((20, 40, 90, 90), labels=['cell nucleus'])
     draw((20, 40, 90, 90), labels=['\u7ec6\u80de\u6838'], tags=False)
     assert not caplog.records
@@ -165,7 +165,7 @@ def test_labels_that_the_built_in_font_cannot_draw_are_told_once(monkeypatch, ca
 def test_a_font_file_is_used(tmp_path, monkeypatch, caplog):
     font = tmp_path / 'any.ttf'
     font.write_bytes(ImageFont.load_default(20).font_bytes)
-    monkeypatch.setattr(visualize, '_warned', False)
+    monkeypatch.setattr(tag_module, '_warned', False)
     tagged = draw((20, 40, 90, 90), labels=['\u7ec6'], font=font)
     assert changed(tagged, draw((20, 40, 90, 90), tags=False)).any()
     assert not caplog.records   # whoever names a font knows what it holds

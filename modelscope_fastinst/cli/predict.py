@@ -16,6 +16,11 @@ from modelscope_fastinst.cli.run import CommandError
 PICTURES = frozenset({'.bmp', '.gif', '.jpeg', '.jpg', '.jp2', '.png', '.ppm', '.pgm', '.tif', '.tiff', '.webp'})
 
 
+# What of the command line goes to each call of the pipeline, where it is given.
+OPTIONS = ('task', 'score_thr', 'max_instances', 'classes', 'min_size', 'max_size', 'object_mask_threshold',
+           'overlap_threshold')
+
+
 def predict(args: argparse.Namespace) -> int:
     """Segments every picture; one that cannot be read is reported and the others are done.
 
@@ -28,13 +33,17 @@ def predict(args: argparse.Namespace) -> int:
     pictures = find_pictures(args.images)
     check_font(args.font)
     output = _output_folder(args.output, args.images)
-    targets = output_names(pictures, output)
+    from modelscope_fastinst.cli.map_files import MAPS, MapFiles
     from modelscope_fastinst.data.image import ImageError, read_image
     from modelscope_fastinst.plugin.build import build_segmenter
-    from modelscope_fastinst.visualize import draw_instances
     segment = build_segmenter(args.model, args.device, verbose=args.debug, revision=args.revision)
-    options = {name: getattr(args, name) for name in ('score_thr', 'max_instances', 'classes', 'min_size', 'max_size')
-               if getattr(args, name) is not None}
+    options = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
+    segment([], **options)   # refuses options that will not do before anything is written
+    task = args.task or segment.default_task
+    folder = MAPS.get(task)
+    targets = output_names(pictures, output, folder)
+    maps = MapFiles(output / folder, task, segment.model.classes,
+                    getattr(segment.model, 'thing_classes', ())) if folder else None
     failed = []
     for picture, target in zip(pictures, targets, strict=True):
         start = time.perf_counter()
@@ -47,16 +56,30 @@ def predict(args: argparse.Namespace) -> int:
             continue
         found = segment(image[:, :, ::-1], mask_format='rle', **options)
         seconds = time.perf_counter() - start
-        write_picture(target, draw_instances(image, found['scores'], found['labels'], found['masks'], found['boxes'],
-                                             color_by=args.color_by, classes=segment.model.classes, scale=args.scale,
-                                             font=args.font))
+        write_picture(target, draw(image, found, segment.model.classes, args))
+        if maps is not None:
+            maps.add(picture, target.name, found)
         if args.json:
             write_json(target.with_suffix('.json'), as_record(picture, image.shape[:2], found))
-        print(f'{picture}: {count_by_class(found["labels"])} in {seconds:.2f} s -> {target}')
+        print(f'{picture}: {in_short(found)} in {seconds:.2f} s -> {target}')
+    if maps is not None and len(failed) < len(pictures):
+        print(f'maps: {maps.folder}, described in {maps.finish()}')
     if failed:
         print(f'error: {len(failed)} of {len(pictures)} pictures could not be read: {", ".join(map(str, failed))}',
               file=sys.stderr)
     return 1 if failed else 0
+
+
+def draw(image: Any, found: dict[str, Any], classes: list[str], args: argparse.Namespace) -> Any:
+    """The picture of a result of any task: uint8 ``[H, W, 3]`` RGB."""
+    from modelscope_fastinst.visualize import draw_instances, draw_panoptic, draw_semantic
+    look = {'scale': args.scale, 'font': args.font}
+    if 'id_map' in found:
+        return draw_panoptic(image, found['id_map'], found['segments'], classes=classes, **look)
+    if 'label_map' in found:
+        return draw_semantic(image, found['label_map'], classes, **look)
+    return draw_instances(image, found['scores'], found['labels'], found['masks'], found['boxes'],
+                          color_by=args.color_by, classes=classes, **look)
 
 
 def check_font(file: str | None) -> None:
@@ -87,13 +110,19 @@ def find_pictures(inputs: Iterable[str]) -> list[Path]:
     return list(found.values())
 
 
-def output_names(pictures: list[Path], output: Path) -> list[Path]:
-    """A PNG in ``output`` for every picture: its own name, numbered where that is taken by another or is an input."""
+def output_names(pictures: list[Path], output: Path, maps: str | None = None) -> list[Path]:
+    """A PNG in ``output`` for every picture: its own name, numbered where that is taken by another or is an input.
+
+    Args:
+        maps: a folder in ``output`` that gets a PNG of the same name for each, and beside which lies a JSON file.
+    """
     taken = {str(picture.resolve()).casefold() for picture in pictures}   # some file systems ignore case
+    if maps is not None:
+        taken.add(str((output / f'{maps}.json').resolve()).casefold())
     names = []
     for picture in pictures:
         number, target = 1, output / f'{picture.stem}.png'
-        while any(str(target.with_suffix(suffix).resolve()).casefold() in taken for suffix in ('.png', '.json')):
+        while any(str(file.resolve()).casefold() in taken for file in _files_of(target, maps)):
             number += 1
             target = output / f'{picture.stem}-{number}.png'
         taken.add(str(target.resolve()).casefold())
@@ -101,12 +130,32 @@ def output_names(pictures: list[Path], output: Path) -> list[Path]:
     return names
 
 
-def as_record(picture: Path, size: tuple[int, int], found: dict[str, list]) -> dict[str, Any]:
-    """What the JSON file says of a picture: its size in pixels and its instances, best first, boxes as xyxy."""
+def _files_of(target: Path, maps: str | None) -> list[Path]:
+    """What may be written for one picture."""
+    files = [target, target.with_suffix('.json')]
+    return files if maps is None else [*files, target.parent / maps / target.name]
+
+
+def as_record(picture: Path, size: tuple[int, int], found: dict[str, Any]) -> dict[str, Any]:
+    """What the JSON file says of a picture: its size in pixels and its instances, best first, or the segments or
+    classes of its map; boxes as xyxy."""
     columns = zip(found['scores'], found['labels'], found['boxes'], found['masks'], strict=True)
-    return {'image': str(picture), 'height': int(size[0]), 'width': int(size[1]),
-            'instances': [{'score': score, 'label': label, 'box': box, 'mask': _plain_rle(mask)}
-                          for score, label, box, mask in columns]}
+    entries = [{'score': score, 'label': label, 'box': box, 'mask': _plain_rle(mask)}
+               for score, label, box, mask in columns]
+    for entry, segment in zip(entries, found.get('segments', ())):   # none but in a panoptic result
+        entry |= {'id': segment['id'], 'isthing': segment['isthing'], 'area': segment['area']}
+    name = 'segments' if 'id_map' in found else 'classes' if 'label_map' in found else 'instances'
+    return {'image': str(picture), 'height': int(size[0]), 'width': int(size[1]), name: entries}
+
+
+def in_short(found: dict[str, Any]) -> str:
+    """'3 date, 1 fig' for instances and segments; '71% sky, 29% sea' for a semantic map."""
+    if 'label_map' not in found:
+        return count_by_class(found['labels'])
+    labels = found['label_map']
+    areas = sorted(zip((int((labels == label).sum()) for label in sorted(set(labels[labels >= 0].tolist()))),
+                       found['labels'], strict=True), reverse=True)
+    return ', '.join(f'{area / labels.size:.0%} {label}' for area, label in areas) or 'nothing'
 
 
 def count_by_class(labels: list[str]) -> str:

@@ -45,6 +45,8 @@ class InstancePostprocessor:
         candidates: how many pairs of query and class, of highest class probability, are considered (the authors'
             ``DETECTIONS_PER_IMAGE``); fewer where there are fewer pairs. None for the authors' 100, or
             ``max_instances`` where that is more.
+        things: indices of the classes that are objects, None for all. A panoptic model's candidates of other classes
+            are dropped after they were chosen, as the authors do.
 
     Raises:
         ValueError: a setting of the wrong type or out of range; names it and its value.
@@ -54,6 +56,7 @@ class InstancePostprocessor:
     classes: Sequence[int] | None = None
     mask_format: str = 'array'
     candidates: int | None = None
+    things: frozenset[int] | None = None
 
     def __post_init__(self) -> None:
         for score_thr in self.score_thr if isinstance(self.score_thr, tuple) else (self.score_thr,):
@@ -150,7 +153,9 @@ class InstancePostprocessor:
         limit = max(CANDIDATES, self.max_instances or 0) if self.candidates is None else self.candidates
         likely = likely[np.argsort(-probabilities[likely], kind='stable')[:limit]]
         for pair in likely:
-            yield probabilities[pair], int(pair // len(labels)), int(labels[pair % len(labels)])
+            label = int(labels[pair % len(labels)])
+            if self.things is None or label in self.things:
+                yield probabilities[pair], int(pair // len(labels)), label
 
     def _finish(self, region: Region, size: tuple[int, int]) -> _Mask:
         """What is kept of an upsampled mask."""

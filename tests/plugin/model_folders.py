@@ -61,3 +61,19 @@ def assert_same(actual: dict[str, list], expected: dict[str, list]) -> None:
     assert actual['labels'] == expected['labels']
     assert actual['boxes'] == expected['boxes']
     np.testing.assert_equal(actual['masks'], expected['masks'])
+
+
+MAP_CASES = {'panoptic': 'tiny_panoptic', 'semantic': 'tiny_semantic_only'}
+
+
+def write_map_folder(folder: Path, task: str, **postprocessor: Any) -> Path:
+    """A folder of a panoptic or a semantic model with golden weights, ten classes, of which 0 to 3 are things."""
+    case = load(MAP_CASES[task])
+    model = {'task': task}
+    if task == 'panoptic':
+        model['things'] = [f'class {index}' for index in sorted(case.things)]
+        postprocessor = {**case.thresholds, **postprocessor}
+    configuration = stock_configuration(case, **model)
+    configuration['preprocessor'] = {'type': 'fastinst-preprocessor', 'min_size': 128, 'max_size': 160}
+    configuration['postprocessor'] = postprocessor
+    return write_stock_folder(folder, case.name, configuration=configuration)

@@ -203,6 +203,18 @@ def test_a_class_that_is_asked_for_is_not_crowded_out():
     assert len(only) == 6 and set(only.labels) == {2}
 
 
+def test_things_are_kept_after_the_candidates_were_chosen():
+    output = random_output(0, queries=6, classes=3)
+    output.final.logits[..., 0] += 4   # class 0 takes most of the candidates
+    few = replace(EVERYTHING, candidates=9)
+    everything = one(few, output, (40, 60))
+    kept = one(replace(few, things=frozenset({1, 2})), output, (40, 60))
+    of_things = everything.labels > 0
+    assert 0 < of_things.sum() < 9
+    np.testing.assert_array_equal(kept.labels, everything.labels[of_things])
+    np.testing.assert_array_equal(kept.scores, everything.scores[of_things])
+
+
 @pytest.mark.parametrize('post, masks', [
     pytest.param(EVERYTHING, 'none', id='no query'),
     pytest.param(replace(EVERYTHING, classes=()), 'random', id='no class asked for'),

@@ -1,0 +1,109 @@
+"""Pictures of panoptic and semantic maps: every class in its colour, objects told apart, names where there is room."""
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelscope_fastinst.visualize.colors import palette, shade
+from modelscope_fastinst.visualize.instances import check_image
+from modelscope_fastinst.visualize.shapes import Shape, fill, outline, resized, unit_of
+from modelscope_fastinst.visualize.tags import warn_of_missing_glyphs, with_tags
+
+_THING, _STUFF, _CLASS = 0.5, 0.45, 0.5   # opacities
+_STUFF_CHROMA, _CLASS_CHROMA = 0.06, 0.13
+
+
+def draw_panoptic(image: np.ndarray, id_map: np.ndarray, segments: Sequence[Mapping[str, Any]], *,
+                  classes: Sequence[str] | None = None, scale: float = 1.0, tags: bool = True,
+                  font: str | Path | None = None) -> np.ndarray:
+    """Draw a panoptic map over an image.
+
+    Stuff is greyish and bears its name inside; objects are bright, have outlines and scores. Objects of one class have
+    colours near each other. Void stays as it is.
+
+    Args:
+        image: uint8 ``[H, W, 3]``, RGB. Not changed.
+        id_map: integer ``[H, W]``: segment ids, 0 for void.
+        segments: of the pipeline's result: ``id``, ``label`` (a name), ``isthing`` and, where it is known, ``score``.
+        classes: all class names, so that a class has the same colour in every picture; None for those of this image.
+        scale, tags, font: see `draw_instances`.
+
+    Returns:
+        uint8 RGB picture of the image's size times ``scale``.
+
+    Raises:
+        ValueError: an image that is not uint8 RGB, or a map of another size.
+    """
+    _check_map(image, id_map, 'id_map')
+    places = _places(classes, [segment['label'] for segment in segments])
+    muted = palette(len(places), _STUFF_CHROMA)
+    seen: Counter[str] = Counter()
+    canvas = resized(image, scale)
+    things, stuff = [], []
+    for segment in segments:
+        label = segment['label']
+        mask = id_map == segment['id']
+        if segment['isthing']:
+            color = shade(places[label], seen[label])
+            seen[label] += 1
+            things.append(Shape.build(mask, canvas.shape[:2], label, segment.get('score'), color, _THING))
+        else:
+            stuff.append(Shape.build(mask, canvas.shape[:2], label, None, muted[places[label]], _STUFF, inside=True))
+    return _drawn(canvas, things, stuff, tags, font)
+
+
+def draw_semantic(image: np.ndarray, label_map: np.ndarray, classes: Sequence[str], *, scale: float = 1.0,
+                  tags: bool = True, font: str | Path | None = None) -> np.ndarray:
+    """Draw a semantic map over an image: every class in its colour, the same in every picture.
+
+    Args:
+        image: uint8 ``[H, W, 3]``, RGB. Not changed.
+        label_map: integer ``[H, W]``: indices into ``classes``; other values are void and stay as they are.
+        classes: all class names.
+        scale, tags, font: see `draw_instances`.
+
+    Returns:
+        uint8 RGB picture of the image's size times ``scale``.
+
+    Raises:
+        ValueError: an image that is not uint8 RGB, or a map of another size.
+    """
+    _check_map(image, label_map, 'label_map')
+    colors = palette(len(classes), _CLASS_CHROMA)
+    canvas = resized(image, scale)
+    present = [label for label in np.unique(label_map).tolist() if 0 <= label < len(classes)]
+    return _drawn(canvas, [], [Shape.build(label_map == label, canvas.shape[:2], classes[label], None, colors[label],
+                                           _CLASS, inside=True) for label in present], tags, font)
+
+
+def _drawn(canvas: np.ndarray, things: list[Shape], stuff: list[Shape], tags: bool,
+           font: str | Path | None) -> np.ndarray:
+    line = max(1, round(unit_of(canvas) * 1.6))
+    for item in (*stuff, *things):
+        fill(canvas, item)
+    for item in stuff:
+        outline(canvas, item, 1)
+    for item in sorted(things, key=lambda item: -item.area):
+        outline(canvas, item, line)
+    if not tags:
+        return canvas
+    if font is None:
+        warn_of_missing_glyphs([item.text[0] for item in (*things, *stuff)])
+    return with_tags(canvas, [*things, *stuff], font)
+
+
+def _check_map(image: np.ndarray, values: np.ndarray, name: str) -> None:
+    check_image(image)
+    if values.shape != image.shape[:2]:
+        size = ' x '.join(map(str, values.shape))
+        raise ValueError(f'{name} is {size} pixels, the image {image.shape[0]} x {image.shape[1]}')
+
+
+def _places(classes: Sequence[str] | None, labels: Sequence[str]) -> dict[str, int]:
+    """Which place in the palette each class name has."""
+    names = dict.fromkeys([*(classes or ()), *sorted(set(labels))])
+    return {name: place for place, name in enumerate(names)}

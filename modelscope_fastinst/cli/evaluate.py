@@ -1,4 +1,4 @@
-"""``evaluate``: COCO average precision of a model on annotated pictures."""
+"""``evaluate``: average precision, panoptic quality or mean IoU of a model on annotated pictures."""
 from __future__ import annotations
 
 import argparse
@@ -16,6 +16,7 @@ from typing import Any
 
 from modelscope_fastinst.cli.run import CommandError
 from modelscope_fastinst.cli.train import VAL_FRACTION, coco_pair, folder_data, parse_settings
+from modelscope_fastinst.structures import TASKS
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -35,7 +36,7 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.skip_bad:
         data['on_problem'] = 'skip'
     from modelscope_fastinst.plugin.build import build_evaluator, evaluation_text
-    from modelscope_fastinst.plugin.evaluation_report import check_report_folder, write_report
+    from modelscope_fastinst.plugin.evaluation_report import check_report_folder, write_reports
     if args.report is not None:
         check_report_folder(Path(args.report))
     settings = {**_report_settings(args), **parse_settings(args.settings)}
@@ -45,9 +46,14 @@ def evaluate(args: argparse.Namespace) -> int:
         if args.write_thresholds and trainer.cfg.safe_get('evaluation.tta') not in (None, False):
             raise CommandError('--write-thresholds: the scores of test-time augmentation (--tta, evaluation.tta) are '
                                'not those of predictions; choose thresholds without it')
+        if args.write_thresholds and not trainer.measures('instance'):
+            raise CommandError('--write-thresholds: score thresholds are those of instances, which are not measured '
+                               f'here; a {trainer.task} model ' + ('is, with --task instance'
+                                                                   if 'instance' in TASKS[trainer.task] else
+                                                                   'finds none'))
         values = trainer.evaluate()
-    if args.report is not None and trainer.evaluation_report is not None:
-        write_report(trainer.evaluation_report, Path(args.report))
+    if args.report is not None and trainer.evaluation_reports:
+        write_reports(trainer.evaluation_reports, Path(args.report))
         print(f'report: {args.report}', file=sys.stderr)
     if args.write_thresholds:
         _write_thresholds(Path(args.model), trainer.best_thresholds)
@@ -64,8 +70,7 @@ def _folder_data(args: argparse.Namespace) -> dict[str, Any]:
         CommandError: the folder is not divided, and nobody said which of its images are meant; or the other way round.
     """
     data = folder_data(args.data, args.split, args.format, args.val_fraction, args.split_seed)
-    from modelscope_fastinst.data.formats import find_splits
-    splits = find_splits(args.data, args.format)
+    splits = _splits(args)
     if args.split == 'all':
         if splits:
             raise CommandError(f'--split all: {args.data} has the splits {", ".join(splits)}; name one of them')
@@ -76,10 +81,30 @@ def _folder_data(args: argparse.Namespace) -> dict[str, Any]:
     return data
 
 
+def _splits(args: argparse.Namespace) -> tuple[str, ...]:
+    """The splits of ``--data``: of its outlined objects, or where it has maps, for the model's task."""
+    from modelscope_fastinst.data.formats import FORMATS, find_splits
+    from modelscope_fastinst.data.records import DatasetError
+    try:
+        if args.format in (None, *FORMATS):
+            return find_splits(args.data, args.format)
+    except DatasetError:
+        if args.format is not None:
+            raise
+    from modelscope_fastinst.cli.info import read
+    from modelscope_fastinst.plugin.map_data import find_splits_for
+    return find_splits_for(args.data, read(args.model, args.revision)[1]['model'].get('task'), args.format)
+
+
 def _report_settings(args: argparse.Namespace) -> dict[str, Any]:
     """The options that say how to evaluate, as settings of the configuration."""
     # The trainer's own report would go to its work folder.
     settings: dict[str, Any] = {'evaluation.report': args.report is not None}
+    if args.task is not None:
+        from modelscope_fastinst.plugin.measured_tasks import METRIC_OF
+        settings['evaluation.metrics'] = [METRIC_OF[task] for task in args.task]
+    if args.boundary:
+        settings['evaluation.boundary'] = True
     if args.engine is not None:
         settings['evaluation.engine'] = args.engine
     if args.tta is not None:
@@ -94,9 +119,12 @@ def _report_settings(args: argparse.Namespace) -> dict[str, Any]:
 def _write_thresholds(folder: Path, thresholds: Mapping[str, float] | None) -> None:
     """Makes the thresholds the default of the model in ``folder``."""
     from modelscope_fastinst.cli.predict import write_json
+    from modelscope_fastinst.plugin.huggingface import is_huggingface_folder
     if thresholds is None:
         print('no thresholds written: nothing that was found matches an object', file=sys.stderr)
         return
+    if is_huggingface_folder(folder):
+        raise CommandError(f'{folder}: a folder of Hugging Face\'s has no place for thresholds; convert it first')
     file = folder / 'configuration.json'
     configuration = json.loads(file.read_text('utf-8'))
     configuration['postprocessor'] = {**(configuration.get('postprocessor') or {}), 'score_thr': dict(thresholds)}

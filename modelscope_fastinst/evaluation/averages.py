@@ -21,12 +21,12 @@ _PAIRS = 500_000
 def average_precision(gathered: Gathered, classes: Sequence[str]) -> dict[str, float]:
     """All values that ``metric_names`` names; see ``coco.CocoEvaluator.evaluate``."""
     metrics: dict[str, float] = {}
-    accumulated = {kind: [] for kind in IOU_TYPES}
+    accumulated = {kind: [] for kind in gathered.kinds}
     for label in gathered.present:   # the others count in no average
         evidence = gathered.of_class(label)
-        for kind in IOU_TYPES:
+        for kind in gathered.kinds:
             accumulated[kind].append(_accumulated(evidence, kind))
-    for kind in IOU_TYPES:
+    for kind in gathered.kinds:
         # [IoU threshold, recall, class, object size] and [IoU threshold, class, object size, limit]
         precision = np.stack([entry[0] for entry in accumulated[kind]], 2) if gathered.present else np.full(
             (10, 101, 1, len(AREAS)), -1.0)
@@ -41,16 +41,16 @@ def average_precision(gathered: Gathered, classes: Sequence[str]) -> dict[str, f
         position = {label: index for index, label in enumerate(gathered.present)}
         metrics |= {f'{kind}_AP/{name}': _mean(whole[:, :, position[label]]) if label in position else -1.0
                     for label, name in enumerate(classes)}
-    return {name: metrics[name] for name in metric_names(classes)}
+    return {name: metrics[name] for name in metric_names(classes, gathered.kinds)}
 
 
-def metric_names(classes: Sequence[str]) -> list[str]:
-    """The names of all values that evaluation gives for these classes: averages first."""
+def metric_names(classes: Sequence[str], kinds: Sequence[str] = IOU_TYPES) -> list[str]:
+    """The names of all values that evaluation gives for these classes and IoU types: averages first."""
     suffixes = ('', '_50', '_75', *(f'_{short}' for short in _SIZES.values()))
     recalls = (*(f'_{limit}' for limit in _LIMITS), *(f'_{short}' for short in _SIZES.values()))
-    return [*(f'{kind}_mAP{suffix}' for kind in IOU_TYPES for suffix in suffixes),
-            *(f'{kind}_mAR{suffix}' for kind in IOU_TYPES for suffix in recalls),
-            *(f'{kind}_AP/{name}' for kind in IOU_TYPES for name in classes)]
+    return [*(f'{kind}_mAP{suffix}' for kind in kinds for suffix in suffixes),
+            *(f'{kind}_mAR{suffix}' for kind in kinds for suffix in recalls),
+            *(f'{kind}_AP/{name}' for kind in kinds for name in classes)]
 
 
 def precision_curves(evidence: ClassEvidence, kind: str = 'segm') -> np.ndarray:
@@ -69,9 +69,10 @@ def _accumulated(evidence: ClassEvidence, kind: str, limits: Sequence[int] = _LI
             chosen = evidence.ranks < limit
             parts = []
             for start in range(0, 10, step):
-                evaluation = COCOeval(iouType=kind)
+                measure = 'bbox' if kind == 'bbox' else 'segm'   # which the arithmetic does not ask
+                evaluation = COCOeval(iouType=measure)
                 # All images in one, for the limit of results an image has been seen to.
-                evaluation.params = params = _parameters(Params(kind), slice(start, start + step), areas, chosen)
+                evaluation.params = params = _parameters(Params(measure), slice(start, start + step), areas, chosen)
                 evaluation._paramsEval = params
                 evaluation.evalImgs = [
                     {'dtScores': evidence.scores[chosen],

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from modelscope_fastinst.evaluation.averages import average_precision, metric_names
-from modelscope_fastinst.evaluation.evidence import IOU_TYPES, MAX_DETECTIONS, Evidence, Gathered, rising
+from modelscope_fastinst.evaluation.class_names import checked_classes, checked_label
+from modelscope_fastinst.evaluation.evidence import BOUNDARY, IOU_TYPES, MAX_DETECTIONS, Evidence, Gathered, rising
 from modelscope_fastinst.evaluation.masks import area, as_rle, box
 from modelscope_fastinst.evaluation.matching import ENGINES, check_engine, evidence_of
 from modelscope_fastinst.evaluation.report import EvaluationReport, make_report
@@ -31,21 +32,19 @@ class CocoEvaluator:
         classes: class names in the order of the class indices.
         engine: 'pycocotools', or 'faster-coco-eval', which matches the same in less time.
         worst: so many of the worst images are kept as a whole, see ``worst.WorstImages``.
+        boundary: boundary AP as well, see ``boundary``.
 
     Raises:
         ValueError: no classes, a name that comes twice (results by class would be ambiguous), or an unknown engine.
         ImportError: the engine is not installed.
     """
 
-    def __init__(self, classes: Sequence[str], engine: str = ENGINES[0], worst: int = 0) -> None:
-        self.classes = [str(name) for name in classes]
-        if not self.classes:
-            raise ValueError('evaluation needs at least one class name')
-        twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
-        if twice:
-            raise ValueError(f'class names must differ; {twice} come more than once')
+    def __init__(self, classes: Sequence[str], engine: str = ENGINES[0], worst: int = 0,
+                 boundary: bool = False) -> None:
+        self.classes = checked_classes(classes)
         check_engine(engine)
         self.engine = engine
+        self.kinds = (*IOU_TYPES, BOUNDARY) if boundary else IOU_TYPES
         self.worst = WorstImages(worst)
         self._images: dict[Any, Evidence] = {}
 
@@ -84,27 +83,29 @@ class CocoEvaluator:
                  for number, annotation in enumerate(annotations)]
         found = [self._found(instances, number, size, f'image {image_id}: result {number}')
                  for number in range(len(instances))]
-        self._images[image_id] = evidence = evidence_of(size, truth, found, self.engine)
+        self._images[image_id] = evidence = evidence_of(size, truth, found, self.engine, self.kinds)
         self.worst.offer(image_id, evidence, truth, found, image, name)
 
     def merge(self, other: CocoEvaluator) -> None:
         """Take in what another evaluator of the same classes has gathered; images that both have count once."""
-        if other.classes != self.classes:
-            raise ValueError(f'evaluators to merge must have the same classes; got {self.classes} and {other.classes}')
+        if (other.classes, other.kinds) != (self.classes, self.kinds):
+            raise ValueError('evaluators to merge must have the same classes and IoU types; got '
+                             f'{self.classes} by {self.kinds} and {other.classes} by {other.kinds}')
         for image_id, image in other._images.items():
             self._images.setdefault(image_id, image)
         self.worst.merge(other.worst)
 
     def state(self) -> dict[str, Any]:
         """Everything gathered but the worst images, as plain dicts, lists, strings and numbers."""
-        return {'classes': list(self.classes), 'engine': self.engine,
+        return {'classes': list(self.classes), 'engine': self.engine, 'kinds': list(self.kinds),
                 'images': [[image_id, *image.to_text()] for image_id, image in self._images.items()]}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> CocoEvaluator:
         """The evaluator that `state` was taken from."""
-        evaluator = cls(state['classes'], state['engine'])
-        evaluator._images = {image_id: Evidence.from_text(texts) for image_id, *texts in state['images']}
+        kinds = state.get('kinds', IOU_TYPES)
+        evaluator = cls(state['classes'], state['engine'], boundary=BOUNDARY in kinds)
+        evaluator._images = {image_id: Evidence.from_text(texts, kinds) for image_id, *texts in state['images']}
         return evaluator
 
     def images(self) -> list[Evidence]:
@@ -126,12 +127,12 @@ class CocoEvaluator:
             to 96^2 and above 96^2 pixels), ``segm_AP/<class>`` for every class, and average recall: ``segm_mAR_1``,
             ``_10`` and ``_100`` (so many results an image and class), ``segm_mAR_s``, ``_m`` and ``_l``. In [0, 1];
             -1, as pycocotools has it, where there is no ground truth to average over. At most 100 results an image and
-            class count.
+            class count. With ``boundary`` the same under ``boundary_mAP`` and so on.
 
         Raises:
             ValueError: no image was added.
         """
-        return average_precision(Gathered(self.images(), len(self.classes)), self.classes)
+        return average_precision(Gathered(self.images(), len(self.classes), self.kinds), self.classes)
 
     def report(self, metrics: Mapping[str, float] | None = None) -> EvaluationReport:
         """Curves, best thresholds and confusion of everything gathered.
@@ -143,12 +144,13 @@ class CocoEvaluator:
             ValueError: no image was added.
         """
         images = self.images()
-        return make_report(images, self.classes, self.evaluate() if metrics is None else metrics, self.worst)
+        return make_report(images, self.classes, self.evaluate() if metrics is None else metrics, self.worst,
+                           self.kinds)
 
     def _truth(self, annotation: dict, size: tuple[int, int], where: str) -> dict:
         rle = as_rle(annotation['segmentation'], size, where)
         size_in_pixels, bounds = annotation.get('area'), annotation.get('bbox')
-        return {'category_id': self._category(annotation['category_id'], where), 'segmentation': rle,
+        return {'category_id': checked_label(annotation['category_id'], self.classes, where), 'segmentation': rle,
                 'area': float(size_in_pixels) if size_in_pixels is not None else area(rle),
                 'bbox': [float(value) for value in bounds] if bounds is not None else box(rle),
                 'iscrowd': int(annotation.get('iscrowd') or 0)}
@@ -156,11 +158,6 @@ class CocoEvaluator:
     def _found(self, instances: Instances, number: int, size: tuple[int, int], where: str) -> dict:
         rle = as_rle(instances.masks[number], size, where)
         left, top, right, bottom = (float(value) for value in instances.boxes[number])
-        return {'category_id': self._category(instances.labels[number], where), 'segmentation': rle,
+        return {'category_id': checked_label(instances.labels[number], self.classes, where), 'segmentation': rle,
                 'area': area(rle), 'bbox': [left, top, right - left, bottom - top], 'iscrowd': 0,
                 'score': float(instances.scores[number])}
-
-    def _category(self, index: Any, where: str) -> int:
-        if not 0 <= int(index) < len(self.classes):
-            raise ValueError(f'{where}: class index {int(index)}, but there are {len(self.classes)} classes')
-        return int(index)

@@ -9,16 +9,27 @@ from typing import Any
 import numpy as np
 
 IOU_TYPES = ('segm', 'bbox')
+BOUNDARY = 'boundary'   # the third type, where it is asked for; see `boundary`
 IOU_THRESHOLDS = 10   # 0.5, 0.55, ... 0.95
 AREAS = ('all', 'small', 'medium', 'large')
 MAX_DETECTIONS = 100
 BACKGROUND, IGNORED = -1, -2
 
 _BITS = len(AREAS) * IOU_THRESHOLDS // 8
-# A result: its class; its score; by IoU type, for each object size and IoU threshold, one bit each for "matched" and
-# "counts neither as right nor as wrong"; and the class of the object it lies on, whichever that is (see `confusion`).
-RESULT = np.dtype([('label', '<i4'), ('score', '<f8'), ('segm_match', 'u1', _BITS), ('segm_ignore', 'u1', _BITS),
-                   ('bbox_match', 'u1', _BITS), ('bbox_ignore', 'u1', _BITS), ('lies_on', '<i4')])
+
+
+def result_type(kinds: Sequence[str] = IOU_TYPES) -> np.dtype:
+    """What is kept of a result, for these IoU types.
+
+    Its class; its score; by IoU type, for each object size and IoU threshold, one bit each for "matched" and "counts
+    neither as right nor as wrong"; and the class of the object it lies on, whichever that is (see `confusion`).
+    """
+    return np.dtype([('label', '<i4'), ('score', '<f8'),
+                     *((f'{kind}_{part}', 'u1', _BITS) for kind in kinds for part in ('match', 'ignore')),
+                     ('lies_on', '<i4')])
+
+
+RESULT = result_type()
 # A class of the image's ground truth: how many objects of each size count, and how many there are at all.
 TRUTH = np.dtype([('label', '<i4'), ('counts', '<i4', len(AREAS)), ('objects', '<i4')])
 
@@ -28,7 +39,7 @@ class Evidence:
     """One image.
 
     Attributes:
-        results: of type ``RESULT``, by rising class, the best of a class first, at most 100 of a class.
+        results: of a ``result_type``, by rising class, the best of a class first, at most 100 of a class.
         truth: of type ``TRUTH``, one entry a class that the image has, by rising class.
     """
     results: np.ndarray
@@ -44,10 +55,10 @@ class Evidence:
         return [base64.b64encode(part.tobytes()).decode('ascii') for part in (self.results, self.truth)]
 
     @classmethod
-    def from_text(cls, texts: Sequence[str]) -> Evidence:
-        """What ``to_text`` was given."""
+    def from_text(cls, texts: Sequence[str], kinds: Sequence[str] = IOU_TYPES) -> Evidence:
+        """What ``to_text`` was given, of these IoU types."""
         results, truth = (np.frombuffer(base64.b64decode(text), kind)
-                          for text, kind in zip(texts, (RESULT, TRUTH), strict=True))
+                          for text, kind in zip(texts, (result_type(kinds), TRUTH), strict=True))
         return cls(results, truth)
 
 
@@ -74,15 +85,17 @@ class Gathered:
     Args:
         images: in the order in which pycocotools would go through them.
         num_classes: K.
+        kinds: the IoU types of the evidence.
 
     Attributes:
         results: all images' results.
         counts: int64 ``[K, 4]``, objects that count, by class and size.
     """
 
-    def __init__(self, images: Iterable[Evidence], num_classes: int) -> None:
+    def __init__(self, images: Iterable[Evidence], num_classes: int, kinds: Sequence[str] = IOU_TYPES) -> None:
         images = list(images)
-        self.results = np.concatenate([image.results for image in images] or [np.empty(0, RESULT)])
+        self.kinds = tuple(kinds)
+        self.results = np.concatenate([image.results for image in images] or [np.empty(0, result_type(kinds))])
         truth = np.concatenate([image.truth for image in images] or [np.empty(0, TRUTH)])
         self.counts = np.zeros((num_classes, len(AREAS)), np.int64)
         np.add.at(self.counts, truth['label'], truth['counts'])
@@ -105,8 +118,8 @@ class Gathered:
         chosen = self._order[self._limits[label]:self._limits[label + 1]]
         results = self.results[chosen]
         return ClassEvidence(results['score'], self._ranks[chosen],
-                             {kind: _bits(results[f'{kind}_match']) for kind in IOU_TYPES},
-                             {kind: _bits(results[f'{kind}_ignore']) for kind in IOU_TYPES}, self.counts[label])
+                             {kind: _bits(results[f'{kind}_match']) for kind in self.kinds},
+                             {kind: _bits(results[f'{kind}_ignore']) for kind in self.kinds}, self.counts[label])
 
 
 def packed(flags: np.ndarray) -> np.ndarray:

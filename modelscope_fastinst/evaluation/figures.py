@@ -47,37 +47,60 @@ def f1_curves(report: EvaluationReport) -> Figure:
 
 def confusion(report: EvaluationReport) -> Figure:
     """True classes by predicted classes, shares of each true class, with the counts where there is room."""
-    from matplotlib.figure import Figure
     names = [*report.classes, 'background']
-    number = len(names)
+    return confusion_matrix(report.confusion, names, names, 'Found as which class',
+                            'predicted (background: missed)', 'true (background: nothing there)',
+                            f'masks at IoU 0.5, scores from {report.threshold:.3g}')
+
+
+def confusion_matrix(counts: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, predicted: str,
+                     true: str, note: str = '') -> Figure:
+    """A matrix of counts by true (row) and by predicted class (column), drawn as shares of each row.
+
+    Args:
+        counts: int ``[R, C]``; where the last row or column is none of the classes, its name is 'background' or 'none'.
+        title, note: above the matrix, in lines of their own.
+        predicted, true: what columns and rows are.
+    """
+    from matplotlib.figure import Figure
+    number = max(len(rows), len(columns))
     side = min(16.0, max(5.0, 0.55 * number + 2.5)) if number <= _NUMBERED + 1 else min(22.0, 0.17 * number + 4)
     figure = Figure(figsize=(side + 1.2, side), layout='constrained')
     axis = figure.add_subplot()
-    counts = report.confusion
     totals = counts.sum(1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     shown = np.ma.masked_equal(np.where(counts > 0, shares, -1), -1)
     picture = axis.imshow(shown, cmap='Blues', vmin=0, vmax=1)
     size = 9 if number <= 12 else 7 if number <= 40 else 6
-    axis.set_xticks(range(number), [_short(name) for name in names], rotation=90 if number > 6 else 0, fontsize=size)
-    axis.set_yticks(range(number), [f'{_short(name)} ({int(total)})' if number <= _NUMBERED + 1 else _short(name)
-                                    for name, total in zip(names, totals[:, 0], strict=True)], fontsize=size)
-    axis.set_xticks(np.arange(number + 1) - 0.5, minor=True)
-    axis.set_yticks(np.arange(number + 1) - 0.5, minor=True)
+    axis.set_xticks(range(len(columns)), [short(name) for name in columns], rotation=90 if number > 6 else 0,
+                    fontsize=size)
+    axis.set_yticks(range(len(rows)), [f'{short(name)} ({_count(total)})' if number <= _NUMBERED + 1 else short(name)
+                                       for name, total in zip(rows, totals[:, 0], strict=True)], fontsize=size)
+    axis.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+    axis.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
     axis.grid(which='minor', color='0.9', linewidth=0.5)
     axis.tick_params(which='minor', length=0)
-    for edge in (axis.axhline, axis.axvline):
-        edge(number - 1.5, color='0.5', linewidth=0.8)
+    for names, line in ((rows, axis.axhline), (columns, axis.axvline)):
+        if names[-1] in ('background', 'none'):
+            line(len(names) - 1.5, color='0.5', linewidth=0.8)
     if number <= _NUMBERED + 1:
         for row, column in np.argwhere(counts > 0):
-            axis.text(column, row, f'{shares[row, column]:.2f}\n{counts[row, column]}', ha='center', va='center',
-                      fontsize=size - 1, color='white' if shares[row, column] > 0.6 else _INK)
-    axis.set_xlabel('predicted (background: missed)')
-    axis.set_ylabel('true (background: nothing there)')
-    axis.set_title(f'Found as which class: share of each row{", and count" if number <= _NUMBERED + 1 else ""}\n'
-                   f'masks at IoU 0.5, scores from {report.threshold:.3g}', fontsize=11)
+            axis.text(column, row, f'{shares[row, column]:.2f}\n{_count(counts[row, column])}', ha='center',
+                      va='center', fontsize=size - 1, color='white' if shares[row, column] > 0.6 else _INK)
+    axis.set_xlabel(predicted)
+    axis.set_ylabel(true)
+    axis.set_title(f'{title}: share of each row{", and count" if number <= _NUMBERED + 1 else ""}'
+                   + (f'\n{note}' if note else ''), fontsize=11)
     figure.colorbar(picture, ax=axis, fraction=0.035, pad=0.02)
     return figure
+
+
+def _count(number: int) -> str:
+    """Objects as they are; millions of pixels shortened."""
+    number = int(number)
+    if number < 100_000:
+        return str(number)
+    return f'{number / 1e3:.0f} k' if number < 10_000_000 else f'{number / 1e6:.0f} M'
 
 
 def _panels(number: int, title: str) -> tuple[Any, Sequence[Any]]:
@@ -109,7 +132,7 @@ def _lines(axis: Any, x: np.ndarray, curves: dict[str, np.ndarray], worth: dict[
         # more lines than colours: the second half, with many classes the worst ones, is dashed
         style = '-' if index < _NAMED // 2 else '--'
         line, = axis.plot(x, curves[name], style, color=f'C{index}', linewidth=1.2, zorder=2,
-                          label=f'{_short(name)}  {what} {worth[name]:.3f}')
+                          label=f'{short(name)}  {what} {worth[name]:.3f}')
         colors[name] = line.get_color()
     if mean is not None and len(curves) != 1:
         value = worth.get(mean[0], float(mean[1].max(initial=0)))
@@ -136,7 +159,7 @@ def _f1_on(curve: Any, grid: np.ndarray) -> np.ndarray:
     return np.where(number > 0, curve.f1[np.maximum(number, 1) - 1], 0.0)
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """A class name as text that matplotlib takes for nothing but text: no formula, nor a line to be left out."""
     name = ' '.join(name.split())
     name = name if len(name) <= 18 else name[:17] + '…'

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from modelscope_fastinst.structures import PanopticMap
+
 
 def as_rle(mask: Any, size: tuple[int, int], where: str) -> dict:
     """A mask as compressed RLE with text counts.
@@ -57,3 +59,10 @@ def overlaps(found: list[dict], truth: list[dict]) -> np.ndarray:
     return np.asarray(coco_mask.iou([record['segmentation'] for record in found],
                                     [record['segmentation'] for record in truth],
                                     [int(record['iscrowd']) for record in truth]), np.float64)
+
+
+def thing_annotations(truth: PanopticMap) -> list[dict]:
+    """The things of a panoptic map as COCO's instance records, crowds included."""
+    return [{'category_id': segment.label, 'segmentation': as_rle(truth.ids == segment.id, truth.ids.shape, ''),
+             'area': float(segment.area), 'bbox': [float(value) for value in segment.bbox],
+             'iscrowd': int(segment.iscrowd)} for segment in truth.segments if segment.isthing]

@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from modelscope_fastinst.evaluation.boundary import combined, with_boundaries
 from modelscope_fastinst.evaluation.confusion import lies_on
 from modelscope_fastinst.evaluation.evidence import (
     AREAS,
+    BOUNDARY,
     IOU_THRESHOLDS,
     IOU_TYPES,
     MAX_DETECTIONS,
-    RESULT,
     TRUTH,
     Evidence,
     packed,
+    result_type,
 )
 from modelscope_fastinst.evaluation.masks import overlaps
 
@@ -35,7 +37,8 @@ def check_engine(engine: str) -> None:
                           + (', or use "pycocotools"' if engine != 'pycocotools' else ''))
 
 
-def evidence_of(size: tuple[int, int], truth: list[dict], found: list[dict], engine: str = ENGINES[0]) -> Evidence:
+def evidence_of(size: tuple[int, int], truth: list[dict], found: list[dict], engine: str = ENGINES[0],
+                kinds: Sequence[str] = IOU_TYPES) -> Evidence:
     """Matches an image's results with its objects, separately for each class, object size and IoU threshold.
 
     Args:
@@ -43,13 +46,14 @@ def evidence_of(size: tuple[int, int], truth: list[dict], found: list[dict], eng
         truth: COCO records with ``category_id``, ``segmentation`` (RLE), ``area``, ``bbox`` and ``iscrowd``.
         found: the same with ``score`` for ``iscrowd``.
         engine: one of ``ENGINES``; both give the same.
+        kinds: by which IoU: of masks, of boxes, and where asked for of boundaries.
     """
     rows = np.lexsort((-np.array([record['score'] for record in found], np.float64),
                        np.array([record['category_id'] for record in found], np.int64)))
     labels = np.array([found[row]['category_id'] for row in rows], np.int64)
     keep = np.arange(len(rows)) - np.searchsorted(labels, labels) < MAX_DETECTIONS
     rows, labels = rows[keep], labels[keep]
-    results = np.zeros(len(rows), RESULT)
+    results = np.zeros(len(rows), result_type(kinds))
     results['label'] = labels
     results['score'] = [found[row]['score'] for row in rows]
     # Pairs of a crowd and a result count as pycocotools has them, so all overlaps come from it.
@@ -62,7 +66,9 @@ def evidence_of(size: tuple[int, int], truth: list[dict], found: list[dict], eng
     summary['objects'] = [sum(record['category_id'] == label for record in truth) for label in classes]
     if classes or len(rows):
         seen = sorted({*classes, *labels.tolist()})
-        for iou_type in IOU_TYPES:
+        if BOUNDARY in kinds:
+            truth, found = with_boundaries(truth), with_boundaries(found)
+        for iou_type in kinds:
             match = np.zeros((len(AREAS), IOU_THRESHOLDS, len(rows)), bool)
             ignore = np.zeros_like(match)
             for label, area, matched, ignored, objects_ignored in _MATCHERS[engine](size, truth, found, seen, iou_type):
@@ -81,9 +87,12 @@ def _by_pycocotools(size: tuple[int, int], truth: list[dict], found: list[dict],
                     iou_type: str) -> Iterator[Matched]:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
+    measure = 'bbox' if iou_type == 'bbox' else 'segm'
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(_dataset(COCO(), size, truth, classes, iou_type, found=False),
-                              _dataset(COCO(), size, found, classes, iou_type, found=True), iou_type)
+                              _dataset(COCO(), size, found, classes, iou_type, found=True), measure)
+        if iou_type == BOUNDARY:
+            evaluation.computeIoU = combined(evaluation.computeIoU, truth, found, MAX_DETECTIONS)
         evaluation.params.maxDets = [MAX_DETECTIONS]
         evaluation.evaluate()
     for number, entry in enumerate(evaluation.evalImgs):
@@ -98,7 +107,10 @@ def _by_faster(size: tuple[int, int], truth: list[dict], found: list[dict], clas
     from faster_coco_eval.core.faster_eval_api import COCOeval_faster
     evaluation = COCOeval_faster(_dataset(COCO(print_function=_silent), size, truth, classes, iou_type, found=False),
                                  _dataset(COCO(print_function=_silent), size, found, classes, iou_type, found=True),
-                                 iou_type, print_function=_silent, separate_eval=True, rle_iou_max_workers=1)
+                                 'bbox' if iou_type == 'bbox' else 'segm', print_function=_silent, separate_eval=True,
+                                 rle_iou_max_workers=1)
+    if iou_type == BOUNDARY:
+        evaluation.computeIoU = combined(evaluation.computeIoU, truth, found, MAX_DETECTIONS)
     evaluation.params.maxDets = [MAX_DETECTIONS]
     evaluation.evaluate()
     for number, entry in enumerate(evaluation._evalImgs_cpp):

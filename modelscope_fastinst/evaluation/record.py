@@ -11,6 +11,8 @@ from modelscope_fastinst.checksum import file_sha256
 
 RECORD_FILE = 'evaluation.json'
 _TEXTS = ('command', 'date', 'data')
+# Of these a record has at least one: the value that stands for the evaluation of each task.
+MAIN_MEASURES = ('segm_mAP', 'PQ', 'mIoU')
 
 
 class RecordError(ValueError):
@@ -22,8 +24,8 @@ def read_record(file: str | os.PathLike) -> dict[str, Any]:
 
     Returns:
         ``command`` (as typed), ``date`` (``2026-01-31``), ``data`` (name of the annotation file or of the data set),
-        ``images`` (how many), ``measures`` (``segm_mAP`` and so on, in [0, 1], -1 for "no such objects"), and if known
-        ``weights`` (``{'file', 'sha256'}``) and ``versions`` (by package).
+        ``images`` (how many), ``measures`` (``segm_mAP``, ``PQ``, ``mIoU`` and so on, in [0, 1], -1 for "no such
+        objects"), and if known ``weights`` (``{'file', 'sha256'}``) and ``versions`` (by package).
 
     Raises:
         RecordError: no such file, no JSON, or an entry that is missing or of the wrong kind; names it.
@@ -50,8 +52,8 @@ def check_record(record: Any, where: str) -> None:
     if isinstance(images, bool) or not isinstance(images, int) or images < 1:
         raise RecordError(f'{where}: images is {images!r}; must be the number of images. {remedy}')
     measures = record.get('measures')
-    if not isinstance(measures, Mapping) or 'segm_mAP' not in measures:
-        raise RecordError(f'{where}: measures has no segm_mAP; {remedy}')
+    if not isinstance(measures, Mapping) or not set(MAIN_MEASURES).intersection(measures):
+        raise RecordError(f'{where}: measures has no segm_mAP, nor PQ or mIoU; {remedy}')
     for name, value in measures.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not (value == -1 or 0 <= value <= 1):
             raise RecordError(f'{where}: measures.{name} is {value!r}; must be between 0 and 1, or -1 for "none there"')

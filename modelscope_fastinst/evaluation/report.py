@@ -10,7 +10,7 @@ import numpy as np
 
 from modelscope_fastinst.evaluation.averages import precision_curves
 from modelscope_fastinst.evaluation.confusion import confusion_matrix
-from modelscope_fastinst.evaluation.evidence import Evidence, Gathered
+from modelscope_fastinst.evaluation.evidence import IOU_TYPES, Evidence, Gathered
 from modelscope_fastinst.evaluation.thresholds import ScoreCurve, score_curve
 from modelscope_fastinst.evaluation.worst import WorstImage, WorstImages
 
@@ -46,6 +46,8 @@ class EvaluationReport:
     images: int
     worst: list[tuple[float, WorstImage]]
 
+    task = 'instance'
+
     @property
     def has_matches(self) -> bool:
         """Whether any result matches an object, so that thresholds mean something."""
@@ -70,9 +72,9 @@ class EvaluationReport:
 
 
 def make_report(images: Sequence[Evidence], classes: Sequence[str], metrics: Mapping[str, float],
-                worst: WorstImages | None = None) -> EvaluationReport:
+                worst: WorstImages | None = None, kinds: Sequence[str] = IOU_TYPES) -> EvaluationReport:
     """The report on what was kept of the images (``coco.CocoEvaluator.images``)."""
-    gathered = Gathered(images, len(classes))
+    gathered = Gathered(images, len(classes), kinds)
     every = [gathered.of_class(label) for label in range(len(classes))]
     curves = {name: score_curve([evidence]) for name, evidence in zip(classes, every, strict=True)}
     # Results of a class that the data has no object of say nothing: COCO's averages leave them out as well.

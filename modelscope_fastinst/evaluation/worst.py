@@ -88,7 +88,7 @@ class WorstImages:
             return
         candidate = WorstImage(image_id, str(name or image_id), best_f1(evidence), truth, found, None)
         if len(self._kept) < _KEPT * self.number or candidate.key < max(one.key for one in self._kept.values()):
-            candidate.picture = _jpeg(image) if image is not None else None
+            candidate.picture = as_jpeg(image) if image is not None else None
             self._kept[image_id] = candidate
             self._shrink()
 
@@ -123,7 +123,7 @@ def best_f1(evidence: Evidence) -> float:
     return float((2 * found / wanted).max(initial=0.0))
 
 
-def _jpeg(image: Any) -> bytes:
+def as_jpeg(image: Any) -> bytes:
     """``[3, H, W]`` RGB, 0 to 255, as a JPEG file's content."""
     from PIL import Image
     content = io.BytesIO()

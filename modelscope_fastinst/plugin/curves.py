@@ -1,4 +1,4 @@
-"""Curves of a training: its losses, learning rate and average precision over the iterations, from ``log.jsonl``."""
+"""Curves of a training: its losses, learning rate, and AP, PQ or mIoU over the iterations, from ``log.jsonl``."""
 from __future__ import annotations
 
 import io
@@ -13,7 +13,8 @@ from .training_log import LOG_FILE, read_log
 
 CURVES_FILE = 'curves.png'
 # Metrics that are drawn where the log has them, each with its colour.
-_METRICS = {'segm_mAP': 'tab:blue', 'segm_mAP_50': 'tab:cyan', 'bbox_mAP': 'tab:orange'}
+_METRICS = {'segm_mAP': 'tab:blue', 'segm_mAP_50': 'tab:cyan', 'bbox_mAP': 'tab:orange', 'boundary_mAP': 'tab:olive',
+            'PQ': 'tab:red', 'PQ_th': 'tab:pink', 'PQ_st': 'tab:brown', 'mIoU': 'tab:green', 'pACC': 'tab:gray'}
 _KINDS = {'loss': 'black', 'ce': 'tab:blue', 'mask': 'tab:orange', 'dice': 'tab:green', 'proposal': 'tab:red'}
 _NOT_LOSSES = {'mode', 'epoch', 'iter', 'lr', 'iters_per_second', 'images_per_second', 'memory_mb', 'eta_seconds',
                'grad_norm', 'iters_left_out'}
@@ -40,7 +41,7 @@ def write_curves(work_dir: str | os.PathLike) -> Path | None:
 
 
 def draw(records: Sequence[Mapping[str, Any]]) -> Any:
-    """A log's records as a ``matplotlib`` figure: losses by kind, learning rate, average precision."""
+    """A log's records as a ``matplotlib`` figure: losses by kind, learning rate, what the evaluations gave."""
     from matplotlib.figure import Figure
     training = [record for record in records if record['mode'] == 'train']
     evaluations = [record for record in records if record['mode'] == 'eval']
@@ -86,7 +87,7 @@ def _draw_metrics(panel: Any, records: Sequence[Mapping[str, Any]]) -> None:
     for metric, color in _METRICS.items():
         for name, style in ((metric, '-'), (f'raw/{metric}', ':')):
             iterations, values = _column(records, name)
-            if values:
+            if any(value >= 0 for value in values):   # else there is nothing of the kind
                 label = name if not averaged else f'{metric} ({"raw" if name.startswith("raw/") else "averaged"})'
                 panel.plot(iterations, values, style, color=color, marker='.', label=label)
                 drawn += 1

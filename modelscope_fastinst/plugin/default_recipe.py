@@ -9,7 +9,8 @@ wants the best model of the run. Hence, beside the paper's optimiser, schedule a
 - A warm-up over 2 % of the training (one epoch of 50): new class layers meet old weights, and AdamW's averages of the
   first steps are those of few images.
 - An exponential moving average of the weights, which evens out the noise of small batches. It is what is evaluated.
-- With a validation set: an evaluation after every epoch, cheap at this size, and the output is the best model seen.
+- With a validation set: an evaluation after every epoch, cheap at this size, and the output is the best model seen: by
+  mask AP, mIoU or PQ, as ``model.task`` has it.
 
 The published configurations hold the paper's own recipe and get nothing of this.
 """
@@ -18,8 +19,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from .configuration import plain
-from .engine_values import METRIC
+from .measured_tasks import BEST_OF, metrics_of, task_of_metric
 from .trainer_keys import PREPROCESSOR
 
 DEFAULT_TRAIN: dict[str, Any] = {
@@ -32,7 +32,6 @@ DEFAULT_TRAIN: dict[str, Any] = {
 }
 DEFAULT_PREPROCESSOR = {'type': PREPROCESSOR, 'min_size': 640, 'max_size': 853}
 _EVERY_EPOCH = {'interval': 1}
-_BEST = {'metric_key': 'segm_mAP', 'rule': 'max'}
 
 
 def with_defaults(cfg: Any, train_source: Any = None, eval_source: Any = None) -> None:
@@ -46,7 +45,10 @@ def with_defaults(cfg: Any, train_source: Any = None, eval_source: Any = None) -
     """
     train = dict(cfg.safe_get('train') or {})
     evaluation = dict(cfg.safe_get('evaluation') or {})
-    evaluation.setdefault('metrics', [METRIC])
+    task = cfg.safe_get('model.task') or 'instance'
+    if evaluation.get('metrics') is None:
+        evaluation['metrics'] = metrics_of(cfg)
+    measured = [task_of_metric(metric) for metric in metrics_of(cfg)]
     if not {'optimizer', 'lr_scheduler'} & set(train):   # a length alone is no recipe
         if train.get('max_iters') is None:
             train.setdefault('max_epochs', DEFAULT_TRAIN['max_epochs'])
@@ -56,8 +58,9 @@ def with_defaults(cfg: Any, train_source: Any = None, eval_source: Any = None) -
                    for source, name in ((train_source, 'train'), (eval_source, 'val')))
         if both:
             evaluation.setdefault('period', dict(_EVERY_EPOCH))
-            if evaluation['period'] and plain(evaluation['metrics']) in (METRIC, [METRIC]):
-                train['checkpoint'] = {'best': dict(_BEST), **(train.get('checkpoint') or {})}
+            if evaluation['period'] and task in measured and None not in measured:
+                best = {'metric_key': BEST_OF[task], 'rule': 'max'}
+                train['checkpoint'] = {'best': best, **(train.get('checkpoint') or {})}
     for key in ('dataloader', 'optimizer'):
         train.setdefault(key, copy.deepcopy(DEFAULT_TRAIN[key]))
     cfg['train'] = train

@@ -3,16 +3,14 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-from modelscope_fastinst.evaluation.coco import metric_names
 
 from .configuration import plain
 from .ema_hook import RAW
+from .measured_tasks import metrics_of, value_names
 from .trainer_keys import ConfigurationError
 
-METRIC = 'fastinst-coco-metric'
 _SWITCHES = ('train.ema.evaluate_raw', 'train.tensorboard', 'train.compile', 'train.sync_batchnorm',
              'train.logging.curves')
 
@@ -53,20 +51,17 @@ def check_metric_key(cfg: Any, setting: str, key: Any, file: str) -> None:
         setting: the key's place, for the message.
         key: such as 'segm_mAP', 'segm_AP/cat', or 'raw/segm_mAP' where the raw weights are evaluated as well.
     """
-    metrics = cfg.safe_get('evaluation.metrics')
-    metrics = [metrics] if isinstance(metrics, (str, Mapping)) else metrics
     raw = bool(cfg.safe_get('train.ema.evaluate_raw'))
     name = str(key)
     if name.startswith(RAW) and not raw:
         raise ConfigurationError(f'{file}: {setting} is {key!r}, but the raw weights are evaluated with averaged ones '
                                  'beside them only: add "ema": {"evaluate_raw": true} to train')
-    if any((metric if isinstance(metric, str) else metric.get('type')) != METRIC for metric in metrics):
-        return   # only the metrics themselves know what they give
-    names = metric_names(cfg.safe_get('model.classes'))
-    if name.removeprefix(RAW) not in names:
+    names = value_names(cfg)
+    if names is not None and name.removeprefix(RAW) not in names:   # else only the metrics know what they give
         near = difflib.get_close_matches(name, [*names, *(RAW + other for other in names if raw)], 1)
         hint = f'did you mean {near[0]!r}?' if near else f'it gives {", ".join(names[:12])}'
-        raise ConfigurationError(f'{file}: {setting} is {key!r}, which {METRIC} does not give; {hint}')
+        kinds = ' and '.join(metric if isinstance(metric, str) else metric['type'] for metric in metrics_of(cfg))
+        raise ConfigurationError(f'{file}: {setting} is {key!r}, which {kinds} does not give; {hint}')
 
 
 def _check_freeze(setting: int | str | Sequence[str] | None, file: str) -> None:

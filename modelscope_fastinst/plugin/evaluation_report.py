@@ -4,7 +4,10 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +15,11 @@ from modelscope_fastinst.evaluation.report import EvaluationReport
 from modelscope_fastinst.evaluation.worst import WorstImage
 from modelscope_fastinst.visualize import draw_instances, side_by_side
 
+from .evaluation_maps import CROWD, FALSE, MISSED, RIGHT, SIDE, draw_panoptic, draw_semantic
 from .new_folder import new_folder
 
 REPORT_DIR = 'evaluation'
 NUMBERS = 'metrics.json'
-_RIGHT, _MISSED, _FALSE, _CROWD = (60, 190, 140), (255, 150, 0), (235, 50, 75), (150, 150, 150)
-_SIDE = 640   # pixels that a drawn image's long side has at least
 
 
 def check_report_folder(folder: Path) -> None:
@@ -29,26 +31,68 @@ def check_report_folder(folder: Path) -> None:
                               'folder')
 
 
-def write_report(report: EvaluationReport, folder: Path) -> None:
+def write_reports(reports: Sequence[Any], folder: Path) -> None:
     """Writes ``metrics.json``, the pictures, and ``worst/`` with an image a file; takes the place of an older report.
+
+    With several reports, each is in a folder of its task's name, and ``metrics.json`` has all their averages.
+
+    Args:
+        reports: ``evaluation.report.EvaluationReport``, ``panoptic_report.PanopticReport`` or
+            ``semantic_report.SemanticReport``.
 
     Raises:
         FileExistsError: something else is there.
         OSError: the folder cannot be written; an older report is as it was.
     """
-    from PIL import Image
     check_report_folder(folder)
     with new_folder(folder) as building:
-        (building / NUMBERS).write_text(json.dumps(report.numbers(), indent=1, ensure_ascii=False) + '\n', 'utf-8')
-        report.write_pictures(building)
-        thresholds = [report.thresholds[name] for name in report.classes]
-        drawn = [(quality, image) for quality, image in report.worst if image.picture is not None]
-        if drawn:
-            (building / 'worst').mkdir()
-        for number, (quality, image) in enumerate(drawn, start=1):
-            stem = re.sub(r'[^\w.-]+', '_', Path(image.name).stem)[-60:]
-            Image.fromarray(draw_worst(image, report.classes, thresholds, quality)).save(
-                building / 'worst' / f'{number:03d}_f1_{quality:.2f}_{stem}.jpg', quality=90)
+        if len(reports) == 1:
+            _write(reports[0], building)
+            return
+        metrics: dict[str, float] = {}
+        for report in reports:
+            (building / report.task).mkdir()
+            _write(report, building / report.task)
+            metrics |= report.metrics
+        _write_json({'images': max(report.images for report in reports), 'metrics': metrics}, building)
+
+
+def _write(report: Any, folder: Path) -> None:
+    from PIL import Image
+    _write_json(report.numbers(), folder)
+    report.write_pictures(folder)
+    measure, worst = _WORST[report.task](report)
+    if worst:
+        (folder / 'worst').mkdir()
+    for number, (quality, name, draw) in enumerate(worst, start=1):
+        stem = re.sub(r'[^\w.-]+', '_', Path(name).stem)[-60:]
+        Image.fromarray(draw()).save(folder / 'worst' / f'{number:03d}_{measure}_{quality:.2f}_{stem}.jpg', quality=90)
+
+
+def _write_json(content: dict[str, Any], folder: Path) -> None:
+    (folder / NUMBERS).write_text(json.dumps(content, indent=1, ensure_ascii=False) + '\n', 'utf-8')
+
+
+# An image's quality, its name, and what draws it.
+Drawn = tuple[float, str, Callable[[], np.ndarray]]
+
+
+def _worst_instances(report: EvaluationReport) -> tuple[str, list[Drawn]]:
+    thresholds = [report.thresholds[name] for name in report.classes]
+    return 'f1', [(quality, image.name, partial(draw_worst, image, report.classes, thresholds, quality))
+                  for quality, image in report.worst if image.picture is not None]
+
+
+def _worst_maps(measure: str, draw: Callable[..., np.ndarray], report: Any) -> tuple[str, list[Drawn]]:
+    return measure, [(image.quality, image.name, partial(draw, image, report.classes))
+                     for image in report.worst if image.picture is not None]
+
+
+# How the worst images of each task's report are drawn, and what their quality is called.
+_WORST: dict[str, Callable[[Any], tuple[str, list[Drawn]]]] = {
+    'instance': _worst_instances,
+    'panoptic': partial(_worst_maps, 'pq', draw_panoptic),
+    'semantic': partial(_worst_maps, 'miou', draw_semantic)}
 
 
 def draw_worst(image: WorstImage, classes: list[str], thresholds: list[float], quality: float) -> np.ndarray:
@@ -61,14 +105,14 @@ def draw_worst(image: WorstImage, classes: list[str], thresholds: list[float], q
     from PIL import Image
     picture = np.array(Image.open(io.BytesIO(image.picture)).convert('RGB'))
     found, wrong, missed = image.matched(thresholds)
-    scale = max(1.0, _SIDE / max(picture.shape[:2]))
-    truth_colors = [_CROWD if record['iscrowd'] else _MISSED if column in missed else _RIGHT
+    scale = max(1.0, SIDE / max(picture.shape[:2]))
+    truth_colors = [CROWD if record['iscrowd'] else MISSED if column in missed else RIGHT
                     for column, record in enumerate(image.truth)]
     truth_labels = [f'{"crowd " if record["iscrowd"] else "missed " if column in missed else ""}'
                     f'{classes[record["category_id"]]}' for column, record in enumerate(image.truth)]
     found_labels = [f'{"false " if row in wrong else ""}{classes[record["category_id"]]}'
                     for row, record in enumerate(found)]
-    found_colors = [_FALSE if row in wrong else _RIGHT for row in range(len(found))]
+    found_colors = [FALSE if row in wrong else RIGHT for row in range(len(found))]
     size = picture.shape[:2]
     panels = [draw_instances(picture, None, truth_labels, [_at(record, size) for record in image.truth], scale=scale,
                              colors=truth_colors),

@@ -22,6 +22,8 @@ def check_evaluation(section: Mapping[str, Any] | None, file: str = 'configurati
             raise ConfigurationError(f'{file}: evaluation.engine: {error}') from error
     if section.get('thresholds') not in (None, True, False):
         raise ConfigurationError(f'{file}: evaluation.thresholds must be true or false; got {section["thresholds"]!r}')
+    if section.get('boundary') not in (None, True, False):
+        raise ConfigurationError(f'{file}: evaluation.boundary must be true or false; got {section["boundary"]!r}')
     report = section.get('report')
     if report not in (None, True, False):
         worst = report.get('worst', 0) if isinstance(report, Mapping) and not set(report) - {'worst'} else None

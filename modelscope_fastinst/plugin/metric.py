@@ -10,12 +10,18 @@ from modelscope.metrics.builder import METRICS
 from torch import Tensor
 
 from modelscope_fastinst.evaluation.averages import metric_names
+from modelscope_fastinst.evaluation.masks import thing_annotations
 from modelscope_fastinst.evaluation.matching import ENGINES, check_engine
 from modelscope_fastinst.evaluation.report import EvaluationReport
-from modelscope_fastinst.structures import Instances, NetworkOutput, Sample
+from modelscope_fastinst.structures import Instances, NetworkOutput, PanopticMap, Sample
 
-from .configuration import plain
-from .evaluation_settings import worst_of
+from .evaluation_results import MAX_INSTANCES, evaluation_postprocessor, find_results
+from .metric_settings import class_names, no_more_settings, section_of, worst_images
+from .metrics_text import metrics_table
+
+__all__ = ['FastInstCocoMetric', 'find_instances', 'gathered_values', 'metrics_table']
+
+NAME = 'fastinst-coco-metric'
 
 
 @METRICS.register_module(group_key='default', module_name='fastinst-coco-metric', force=True)
@@ -27,26 +33,29 @@ class FastInstCocoMetric(Metric):
         max_instances: so many of an image's best instances count; COCO's AP takes at most 100.
         engine: what matches results and objects, 'pycocotools' or 'faster-coco-eval'; default ``evaluation.engine`` of
             the trainer that uses the metric, else 'pycocotools'.
+        boundary: boundary AP as well (``boundary_mAP``, ...); default ``evaluation.boundary`` of that trainer, else no.
 
     Raises:
         TypeError: a setting that the metric does not have.
-        ValueError: ``max_instances`` is not a whole number from 1 to 100, or an unknown engine.
+        ValueError: ``max_instances`` is not a whole number from 1 to 100, or an unknown engine,
+            or ``boundary`` is not true or false.
         ImportError: the engine is not installed.
     """
 
-    def __init__(self, classes: Sequence[str] | None = None, max_instances: int = 100, engine: str | None = None,
-                 **kwargs: Any):
+    task = 'instance'
+
+    def __init__(self, classes: Sequence[str] | None = None, max_instances: int = MAX_INSTANCES,
+                 engine: str | None = None, boundary: bool | None = None, **kwargs: Any):
         super().__init__()
-        kwargs.pop('trust_remote_code', None)   # which ModelScope's registry may add
-        if kwargs:
-            raise TypeError(f'fastinst-coco-metric has no setting {", ".join(map(repr, kwargs))}; known are classes, '
-                            'max_instances, engine')
+        no_more_settings(kwargs, NAME, 'classes, max_instances, engine, boundary')
         if isinstance(max_instances, bool) or not isinstance(max_instances, int) or not 1 <= max_instances <= 100:
-            raise ValueError(f'fastinst-coco-metric: max_instances must be a whole number from 1 to 100; got '
-                             f'{max_instances!r}')
+            raise ValueError(f'{NAME}: max_instances must be a whole number from 1 to 100; got {max_instances!r}')
+        if boundary not in (None, True, False):
+            raise ValueError(f'{NAME}: boundary must be true or false; got {boundary!r}')
         if engine is not None:
             check_engine(engine)
         self.engine = engine
+        self.boundary = boundary
         self.trainer: Any = None
         self.classes = list(classes) if classes is not None else None
         self.max_instances = max_instances
@@ -57,14 +66,11 @@ class FastInstCocoMetric(Metric):
         """The ``CocoEvaluator`` that gathers the results."""
         if self._evaluator is None:
             from modelscope_fastinst.evaluation.coco import CocoEvaluator
-            if self.classes is None:
-                if self.trainer is None:
-                    raise ValueError('the metric needs the class names: classes=[...]')
-                self.classes = list(self.trainer.model_classes)
-            cfg = getattr(self.trainer, 'cfg', None)
-            section = plain(cfg.safe_get('evaluation') or {}) if cfg is not None else {}
+            self.classes = class_names(self.classes, self.trainer)
+            section = section_of(self.trainer) or {}
+            boundary = self.boundary if self.boundary is not None else bool(section.get('boundary'))
             self._evaluator = CocoEvaluator(self.classes, self.engine or section.get('engine') or ENGINES[0],
-                                            worst=(worst_of(section) or 0) if cfg is not None else 0)
+                                            worst=worst_images(section_of(self.trainer)), boundary=boundary)
         return self._evaluator
 
     def add(self, outputs: NetworkOutput | Sequence[Instances], inputs: Mapping[str, Any]) -> None:
@@ -78,9 +84,12 @@ class FastInstCocoMetric(Metric):
         if isinstance(outputs, NetworkOutput):
             outputs = evaluation_postprocessor(self.max_instances)(outputs, [s.original_size for s in samples])
         for sample, instances in zip(samples, outputs, strict=True):
+            # Panoptic data say what their things are by the map.
+            annotations = (thing_annotations(sample.truth) if isinstance(sample.truth, PanopticMap)
+                           else sample.annotations)
             best = Instances(*(part[:self.max_instances] for part in (instances.scores, instances.labels,
                                                                       instances.masks, instances.boxes)))
-            self.evaluator.add(sample.image_id, sample.original_size, sample.annotations, best, sample.image,
+            self.evaluator.add(sample.image_id, sample.original_size, annotations, best, sample.image,
                                sample.file_name)
 
     def evaluate(self) -> dict[str, Any]:
@@ -89,7 +98,7 @@ class FastInstCocoMetric(Metric):
 
     def report(self, values: Mapping[str, float] | None = None) -> EvaluationReport:
         """Curves, best thresholds and worst images of everything added; ``values`` are those that ``evaluate`` gave."""
-        names = metric_names(self.evaluator.classes)
+        names = metric_names(self.evaluator.classes, self.evaluator.kinds)
         return self.evaluator.report({name: values[name] for name in names} if values is not None else None)
 
     def merge(self, other: FastInstCocoMetric) -> None:
@@ -105,26 +114,10 @@ class FastInstCocoMetric(Metric):
 
 
 def find_instances(model: Any, images: Sequence[Tensor], original_sizes: Sequence[tuple[int, int]],
-                   size_divisor: int, max_instances: int = 100) -> list[Instances]:
-    """The instances in each image, with masks as RLE.
-
-    Images go through the model together only where their canvases are equal: padding changes an image's result.
-
-    Args:
-        model: gives a ``NetworkOutput`` for ``forward(images=...)``.
-        images: ``[3, H, W]`` tensors of any sizes.
-        original_sizes: (height, width) in pixels at which results are wanted.
-        size_divisor: the network's.
-    """
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, image in enumerate(images):
-        groups.setdefault(tuple(-(-side // size_divisor) for side in image.shape[-2:]), []).append(index)
-    postprocess = evaluation_postprocessor(max_instances)
-    found: dict[int, Instances] = {}
-    for indices in groups.values():
-        output = model.forward(images=[images[index] for index in indices])
-        found.update(zip(indices, postprocess(output, [original_sizes[index] for index in indices]), strict=True))
-    return [found[index] for index in range(len(images))]
+                   size_divisor: int, max_instances: int = MAX_INSTANCES) -> list[Instances]:
+    """The instances in each image, with masks as RLE; see ``evaluation_results.find_results``."""
+    postprocess = {'instance': evaluation_postprocessor(max_instances)}
+    return find_results(model, images, original_sizes, size_divisor, postprocess)['instance']
 
 
 def gathered_values(metrics: Sequence[Metric], group: Any = None) -> dict[str, Any]:
@@ -143,27 +136,3 @@ def gathered_values(metrics: Sequence[Metric], group: Any = None) -> dict[str, A
                     metric.merge(part)
         values.update(metric.evaluate() or {})
     return values
-
-
-def metrics_table(values: Mapping[str, Any], classes: Sequence[str]) -> str:
-    """Metrics as text: the averages, a line for each kind, and then one for every class (``segm_AP/<class>``)."""
-    averages: dict[str, list[str]] = {}
-    for name, value in values.items():
-        if '/' not in name:
-            averages.setdefault('_'.join(name.split('_')[:2]), []).append(
-                f'{name} {value:.4f}' if isinstance(value, float) else f'{name} {value}')
-    lines = [('evaluation: ' if not number else '  ') + ' '.join(shown)
-             for number, shown in enumerate(averages.values())]
-    kinds = list(dict.fromkeys(name.partition('/')[0] for name in values if '/' in name))
-    if kinds:
-        width = max(len(label) for label in [*classes, 'class'])
-        lines.append(f'  {"class":<{width}} ' + ' '.join(f'{kind:>8}' for kind in kinds))
-        lines += [f'  {label:<{width}} ' + ' '.join(f'{values.get(f"{kind}/{label}", -1.0):>8.4f}' for kind in kinds)
-                  for label in classes]
-    return '\n'.join(lines)
-
-
-def evaluation_postprocessor(max_instances: int = 100) -> Any:
-    """Network output to instances as COCO counts them: no score threshold, masks as RLE."""
-    from modelscope_fastinst.results.instances import InstancePostprocessor
-    return InstancePostprocessor(score_thr=0.0, max_instances=max_instances, mask_format='rle')

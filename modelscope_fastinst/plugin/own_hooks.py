@@ -9,6 +9,7 @@ from .configuration import plain
 from .ema_hook import EmaHook
 from .evaluation_hook import EarlyStoppingHook, EvaluationHook
 from .log_hook import LogHook
+from .measured_tasks import BEST_OF
 from .processes import ProcessesHook
 from .progress_hook import ProgressHook
 from .stop_hook import StopHook
@@ -32,6 +33,7 @@ def build_hooks(cfg: Any, settings: Mapping[str, dict]) -> dict[str, Any]:
         hooks['ema'] = EmaHook(**plain(cfg.train['ema']))
     if cfg.safe_get('train.early_stopping'):
         best = settings.get('best') or {}
+        usual = BEST_OF[cfg.safe_get('model.task') or 'instance']
         hooks['early_stopping'] = EarlyStoppingHook(
-            **{'metric_key': best.get('metric_key', 'segm_mAP'), **plain(cfg.train['early_stopping'])})
+            **{'metric_key': best.get('metric_key', usual), **plain(cfg.train['early_stopping'])})
     return hooks

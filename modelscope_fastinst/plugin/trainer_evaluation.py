@@ -16,39 +16,63 @@ from torch.utils.data import DataLoader
 
 from modelscope_fastinst.checkpoints import load_weights
 from modelscope_fastinst.evaluation.report import EvaluationReport
-from modelscope_fastinst.structures import Instances
 
 from .configuration import plain
 from .ema_hook import raw_values
-from .evaluation_report import REPORT_DIR, write_report
+from .evaluation_report import REPORT_DIR, write_reports
+from .evaluation_results import evaluation_postprocessors, find_results
 from .evaluation_settings import views_of, worst_of
-from .metric import FastInstCocoMetric, find_instances, gathered_values, metrics_table
+from .measured_tasks import metrics_of, task_of_metric
+from .metric import FastInstCocoMetric, gathered_values
+from .metric_panoptic import FastInstPanopticMetric
+from .metric_semantic import FastInstSemanticMetric
+from .metrics_text import metrics_table
 from .processes import is_first
 from .sampling import build_loader
 from .trainer_keys import ConfigurationError
 from .training_log import write_log
 from .views import find_in_views
 
+OWN_METRICS = (FastInstCocoMetric, FastInstPanopticMetric, FastInstSemanticMetric)
+
 
 class EvaluatingTrainer(EpochBasedTrainer):
     """The library's trainer with this project's data loaders and evaluation; what trains is ``FastInstTrainer``.
 
     Attributes:
-        evaluation_report: of the last evaluation: curves, thresholds, confusion, worst images; None without COCO AP.
-            It is in ``work_dir/evaluation`` as well, unless ``evaluation.report`` is false; a training that keeps the
-            best model keeps that one's there.
+        evaluation_reports: of the last evaluation, one for each metric that makes one: numbers by class, confusion,
+            worst images. They are in ``work_dir/evaluation`` as well, unless ``evaluation.report`` is false; a training
+            that keeps the best model keeps that one's there.
+        evaluation_report: the one of COCO AP, with curves and thresholds; None without COCO AP.
         best_thresholds: by class name, the score threshold of the best F1 in that evaluation; None where nothing that
             was found is right, and with ``evaluation.tta``, whose fused scores are not those of the pipeline.
     """
 
+    evaluation_reports: Sequence[Any] = ()
     evaluation_report: EvaluationReport | None = None
     best_thresholds: dict[str, float] | None = None
     checkpoint_hook: Any = None
+    _measured: frozenset[str] | set[str] = frozenset()   # the tasks of the metrics of this evaluation
 
     @property
     def network(self) -> nn.Module:
         """The network itself, without ModelScope's and a parallel wrapper."""
         return self.unwrap_module(self.model).network
+
+    @property
+    def task(self) -> str:
+        """What the model is trained for: 'instance', 'semantic' or 'panoptic'."""
+        return getattr(self.unwrap_module(self.model), 'task', 'instance')
+
+    @property
+    def thing_classes(self) -> frozenset[int]:
+        """Indices of the model's classes that are things."""
+        every = frozenset(range(len(self.model_classes)))
+        return getattr(self.unwrap_module(self.model), 'thing_classes', every)
+
+    def measures(self, task: str) -> bool:
+        """Whether a metric of this package measures this task."""
+        return task in map(task_of_metric, metrics_of(self.cfg))
 
     @property
     def world_size(self) -> int:
@@ -89,8 +113,9 @@ class EvaluatingTrainer(EpochBasedTrainer):
 
     def _take_report(self, metrics: Sequence[Any]) -> None:
         """Remembers what the evaluation says beyond its values."""
-        report = next((metric.report(self._metric_values) for metric in metrics
-                       if isinstance(metric, FastInstCocoMetric)), None)
+        self.evaluation_reports = [metric.report(self._metric_values) for metric in metrics
+                                   if isinstance(metric, OWN_METRICS)]
+        report = next((one for one in self.evaluation_reports if isinstance(one, EvaluationReport)), None)
         self.evaluation_report = report
         fused = views_of(plain(self.cfg.evaluation)) is not None
         self.best_thresholds = (dict(report.thresholds) if report is not None and report.has_matches and not fused
@@ -103,11 +128,11 @@ class EvaluatingTrainer(EpochBasedTrainer):
         return Path(self.work_dir) / REPORT_DIR if wanted else None
 
     def write_report(self) -> None:
-        """Writes the report of the last evaluation into the work folder; a training goes on where that cannot be."""
+        """Writes the reports of the last evaluation into the work folder; a training goes on where that cannot be."""
         folder = self.report_folder
-        if self.evaluation_report is not None and folder is not None:
+        if self.evaluation_reports and folder is not None:
             try:
-                write_report(self.evaluation_report, folder)
+                write_reports(self.evaluation_reports, folder)
             except OSError as error:
                 self.logger.error(f'{folder}: the report of this evaluation is not written: {error}')
 
@@ -135,27 +160,40 @@ class EvaluatingTrainer(EpochBasedTrainer):
         self.invoke_hook(TrainerStages.before_val)
         self.model.eval()
         self.logger.info(f'evaluating {len(data_loader.dataset)} images')
+        self._measured = {getattr(metric, 'task', self.task) for metric in metric_classes}
         for index, batch in enumerate(data_loader):
             if self._eval_iters_per_epoch is not None and index >= self._eval_iters_per_epoch:
                 break
             batch = to_device(batch, self.device)
             outputs = self.evaluation_step(batch)
             for metric in metric_classes:
-                metric.add(outputs, batch)
+                metric.add(outputs[getattr(metric, 'task', self.task)] if isinstance(outputs, Mapping) else outputs,
+                           batch)
         values = gathered_values(metric_classes, self.dp_group if self._dist else None)
         self.invoke_hook(TrainerStages.after_val)
         return values
 
-    def evaluation_step(self, data: Mapping[str, Any]) -> list[Instances]:
-        """The instances of one batch, in its order, with masks as RLE."""
+    def evaluation_step(self, data: Mapping[str, Any]) -> list | dict[str, list]:
+        """The results of one batch, in its order, from one run of the network.
+
+        Returns:
+            The results of the task that is measured, instances with masks as RLE; by task where several are measured.
+        """
         self.model.eval()
+        tasks = self._measured or {self.task}
+        postprocessors = evaluation_postprocessors(tasks, self.task, self.thing_classes,
+                                                   plain(self.cfg.safe_get('postprocessor') or {}))
         with torch.no_grad(), self._autocast(self.amp if self.cfg.safe_get('evaluation.amp') else None):
             # Not through a parallel wrapper: its processes would wait for each other, and their shares differ.
-            def find(images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Instances]:
-                return find_instances(self.unwrap_module(self.model), images, sizes, self.network.size_divisor)
+            def find(images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> dict[str, list]:
+                return find_results(self.unwrap_module(self.model), images, sizes, self.network.size_divisor,
+                                    postprocessors)
 
             sizes, views = [s.original_size for s in data['samples']], views_of(plain(self.cfg.evaluation))
-            return find_in_views(find, data['images'], sizes, views) if views else find(data['images'], sizes)
+            if views:   # of instances only, see `evaluation_settings.check_evaluation`
+                return find_in_views(lambda *some: find(*some)['instance'], data['images'], sizes, views)
+            results = find(data['images'], sizes)
+        return results if len(tasks) > 1 else results[next(iter(tasks))]
 
     def _autocast(self, amp: str | None) -> Any:
         if amp is None:

@@ -276,8 +276,8 @@ def test_thresholds_by_name_are_the_pipelines_default_and_a_call_overrides_them(
     segment = pipeline('image-segmentation', model=str(model), device='cpu')
     chosen = segment.postprocessor
     assert chosen.instances.score_thr == (0.5, 0.25)   # a class that is not named has the usual one
-    assert chosen._with({'score_thr': 0.1}).score_thr == 0.1
-    assert chosen._with({'score_thr': {'ellipse': 0.1}}).score_thr == (0.1, 0.25)
+    assert chosen._with('instance', {'score_thr': 0.1}).score_thr == 0.1
+    assert chosen._with('instance', {'score_thr': {'ellipse': 0.1}}).score_thr == (0.1, 0.25)
     assert len(segment(np.zeros((64, 64, 3), np.uint8), score_thr=0)['scores']) > 0
     with pytest.raises(ValueError, match=r"score_thr: the model does not know \['circle'\]"):
         segment(np.zeros((64, 64, 3), np.uint8), score_thr={'circle': 0.5})

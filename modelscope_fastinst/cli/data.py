@@ -38,9 +38,13 @@ def check(args: argparse.Namespace) -> int:
     if args.json is not None and not Path(args.json).absolute().parent.is_dir():
         raise CommandError(f'--json {args.json}: there is no folder {Path(args.json).absolute().parent}')
     model = _model(args)
+    from modelscope_fastinst.cli.map_check import check_maps_of, maps_task
+    task = maps_task(args)
+    if task is not None:
+        return check_maps_of(args, task, model['num_queries'], output)
     sources = _given_files(args) if args.root is None else _splits(args)
     from modelscope_fastinst.data.checking import check_data
-    report = check_data(sources, **model, name=args.root, progress=_Progress() if sys.stderr.isatty() else None)
+    report = check_data(sources, **model, name=args.root, progress=Progress() if sys.stderr.isatty() else None)
     print('\n'.join(report_lines(report, args.root)))
     if args.json is not None:
         write_json(Path(args.json), report.to_json())
@@ -141,18 +145,27 @@ def _splits(args: argparse.Namespace, only: str | None = None) -> dict[str, Sour
     check_folder(args.root)
     if args.val_fraction is not None and not 0 < args.val_fraction < 1:
         raise CommandError(f'--val-fraction {args.val_fraction:g}: must be more than 0 and less than 1')
-    from modelscope_fastinst.data.formats import find_splits, looking_once, read_source, recognise
-    form = args.format or recognise(args.root)
+    from modelscope_fastinst.data.formats import FORMATS, find_splits, looking_once, read_source, recognise
+    from modelscope_fastinst.data.maps import find_tree, read_objects
+    from modelscope_fastinst.data.records import DatasetError
+    form = args.format
+    try:
+        form = form or recognise(args.root)
+    except DatasetError:
+        find_tree(args.root, 'instance')   # says more, if it is maps without objects
+        form = None
+    read = partial(read_source, args.root) if form in FORMATS else partial(read_objects, args.root)
     with looking_once():
-        names: list[str | None] = [only] if only is not None else list(find_splits(args.root, form))
+        names: list[str | None] = [only] if only is not None else list(
+            find_splits(args.root, form) if form in FORMATS else
+            find_tree(args.root, 'instance', form).splits['instance'])
         if args.val_fraction is not None and only is None:
             if 'val' in names:
                 print('--val-fraction: not used, the data have a validation split')
             else:
                 names = ['train', 'val', *(name for name in names if name != 'train')]
-        return {name or 'all': read_source(args.root, name, form, classes=args.classes,
-                                           val_fraction=args.val_fraction, seed=args.split_seed)
-                for name in names or [None]}
+        return {name or 'all': read(name, form, classes=args.classes, val_fraction=args.val_fraction,
+                                    seed=args.split_seed) for name in names or [None]}
 
 
 def _sheets(report: Report, output: Path, args: argparse.Namespace) -> Iterator[Path]:
@@ -224,7 +237,7 @@ def _left_out(sources: dict[str, Source], missing: list[str]) -> Iterator[str]:
     yield from dict.fromkeys(f'remark: {note}' for source in sources.values() for note in source.notes)
 
 
-class _Progress:
+class Progress:
     """A line on the terminal that says how far it is, once a second."""
 
     def __init__(self) -> None:

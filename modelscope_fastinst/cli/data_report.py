@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from modelscope_fastinst.data.checking import KINDS, SEVERITIES, Finding, Report, SplitSummary
+from modelscope_fastinst.data.checking import KINDS, SEVERITIES, Finding, MapReport, Report, SplitSummary
 
 LISTED = 20   # findings of a kind, and classes
 
@@ -28,12 +28,12 @@ def report_lines(report: Report, root: str | None = None) -> Iterator[str]:
     yield from _class_lines(report.splits)
     for code, findings in groupby(report.findings, key=lambda finding: finding.code):
         yield ''
-        yield from _kind_lines(code, list(findings), root)
+        yield from kind_lines(code, list(findings), root)
     yield ''
     for one in report.advice:
         what = one.setting if one.value is None else f'{one.setting}={one.value}'
         yield f'advice: {what} ({one.reason})'
-    yield _total(report)
+    yield total_line(report)
 
 
 def _split_lines(split: SplitSummary) -> Iterator[str]:
@@ -73,7 +73,8 @@ def _class_lines(splits: Sequence[SplitSummary]) -> Iterator[str]:
         yield f'and {len(rest)} more classes with {rest[-1]} to {rest[0]} objects'
 
 
-def _kind_lines(code: str, findings: list[Finding], root: str | None) -> Iterator[str]:
+def kind_lines(code: str, findings: list[Finding], root: str | None) -> Iterator[str]:
+    """The findings of a kind, and what to do about them; paths below ``root`` are shown relative to it."""
     kind = KINDS[code]
     yield f'{kind.severity}: {kind.title} [{code}]: {len(findings)}'
     for finding in findings[:LISTED]:
@@ -93,7 +94,8 @@ def _shortened(file: str, root: str | None) -> str:
     return file if inside.startswith('..') or inside == '.' else inside
 
 
-def _total(report: Report) -> str:
+def total_line(report: Report | MapReport) -> str:
+    """How many findings of each severity there are."""
     counts = [_count(report.count(severity), severity) for severity in SEVERITIES if report.count(severity)]
     return ', '.join(counts) if counts else 'nothing is wrong'
 

@@ -39,7 +39,7 @@ def draw_sheet(part: Part, number: int = 24, seed: int = 0, font: str | None = N
     if not chosen:
         return None
     tiles = [_tile(part, image, font) for image in chosen]
-    return _grid(tiles, [_title(part, image) for image in chosen], font)
+    return grid(tiles, [_title(part, image) for image in chosen], font)
 
 
 def _tile(part: Part, image: int, font: str | None) -> np.ndarray:
@@ -48,9 +48,7 @@ def _tile(part: Part, image: int, font: str | None) -> np.ndarray:
         pixels = part.open_image(image)
     else:
         pixels = read_image(part.path(image), orient=part.pictures[image].upright == size)
-    height, width = size
-    scale = min(_WIDEST / width, _HIGH / height)
-    plan = Plan(height, width, [Resize(max(1, round(height * scale)), max(1, round(width * scale)))])
+    plan = tile_plan(*size)
     indices = list(range(int(records.starts[image]), int(records.starts[image + 1])))
     labels = [records.classes[records.labels[index]] + (' (crowd)' if records.crowds[index] else '')
               for index in indices]
@@ -61,13 +59,19 @@ def _tile(part: Part, image: int, font: str | None) -> np.ndarray:
                           classes=classes, tags=not single, font=font)
 
 
+def tile_plan(height: int, width: int) -> Plan:
+    """The resize of an image of this size in pixels to that of a tile."""
+    scale = min(_WIDEST / width, _HIGH / height)
+    return Plan(height, width, [Resize(max(1, round(height * scale)), max(1, round(width * scale)))])
+
+
 def _title(part: Part, image: int) -> str:
     span = slice(int(part.records.starts[image]), int(part.records.starts[image + 1]))
     objects = int((~part.records.crowds[span]).sum())
     return f'{part.records.file_names[image]}: {objects} object{"" if objects == 1 else "s"}'
 
 
-def _grid(tiles: Sequence[np.ndarray], titles: Sequence[str], font_file: str | None) -> np.ndarray:
+def grid(tiles: Sequence[np.ndarray], titles: Sequence[str], font_file: str | None) -> np.ndarray:
     """Tiles in rows on white, each under its title."""
     from PIL import Image, ImageDraw, ImageFont
     rows: list[list[int]] = [[]]

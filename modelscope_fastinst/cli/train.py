@@ -24,10 +24,14 @@ def train(args: argparse.Namespace) -> int:
     settings = parse_settings(args.settings)
     if args.backbone is not None:
         settings['train.backbone_weights'] = args.backbone
-    training, validation = _with_skipping(_data(args), args.skip_bad)
+    if args.task is not None:
+        settings['model.task'] = args.task
+    training, validation = _with_skipping(_data(args, config, settings), args.skip_bad)
     from modelscope_fastinst import zoo
-    if args.config in zoo.NAMES and training is not None:   # a published recipe is for any data: the classes are its
+    if args.config in zoo.ALL_NAMES and training is not None:   # a published recipe is for any data
         settings = {'model.classes': None, 'model.decoder.num_classes': None, **settings}
+        if 'things' in zoo.configuration(args.config)['model']:
+            settings.setdefault('model.things', None)
     from modelscope_fastinst.plugin.build import build_fastinst_trainer
     trainer = build_fastinst_trainer(
         model=args.model, revision=args.revision, config=config, device=args.device, settings=settings,
@@ -112,7 +116,29 @@ def _with_skipping(sections: tuple[dict[str, Any] | None, ...], skip_bad: bool) 
     return tuple({**one, 'on_problem': 'skip'} if skip_bad and one is not None else one for one in sections)
 
 
-def _data(args: argparse.Namespace) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+def _splits(args: argparse.Namespace, config: str | None, settings: dict[str, Any]) -> tuple[str, ...]:
+    """The splits of ``--data`` for the task that the settings name, or the configuration that the training starts with.
+    """
+    from modelscope_fastinst.cli.info import read
+    from modelscope_fastinst.plugin.map_data import find_splits_for
+    task = settings.get('model.task')
+    if task is None and config is not None:
+        task = read(config)[1]['model'].get('task')
+    elif task is None:
+        from modelscope_fastinst.data.formats import FORMATS, find_splits
+        from modelscope_fastinst.data.records import DatasetError
+        try:
+            if args.format in (None, *FORMATS):
+                return find_splits(args.data, args.format)   # of maps beside outlines, the splits are the same
+        except DatasetError:
+            if args.format is not None:
+                raise
+        task = read(args.model, args.revision)[1]['model'].get('task')
+    return find_splits_for(args.data, task, args.format)
+
+
+def _data(args: argparse.Namespace, config: str | None, settings: dict[str, Any],
+          ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Training and validation data as the trainer takes them; None leaves it to the configuration."""
     training = coco_pair(args.train_annotations, args.train_images, ('--train-annotations', '--train-images'))
     validation = coco_pair(args.val_annotations, args.val_images, ('--val-annotations', '--val-images'))
@@ -126,8 +152,7 @@ def _data(args: argparse.Namespace) -> tuple[dict[str, Any] | None, dict[str, An
     whole = folder_data(args.data, 'train', args.format)
     if validation is not None:
         return whole, validation
-    from modelscope_fastinst.data.formats import find_splits
-    if 'val' in find_splits(args.data, args.format):
+    if 'val' in _splits(args, config, settings):
         if args.val_fraction:
             print(f'--val-fraction {args.val_fraction:g} is not used: {args.data} has a validation split of its own')
         return whole, folder_data(args.data, 'val', args.format)

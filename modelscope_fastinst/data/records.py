@@ -206,7 +206,7 @@ class _Reader:
         name_of: dict = {}
         for position, category in enumerate(self.content['categories']):
             try:
-                category_id, name = _identifier(_member(category, 'id')), _member(category, 'name')
+                category_id, name = identifier(member(category, 'id')), member(category, 'name')
                 if not isinstance(name, str) or not name.strip():
                     raise ValueError(f'name must be a non-empty string, got {name!r}')
                 if category_id in name_of:
@@ -236,15 +236,15 @@ class _Reader:
         for position, image in enumerate(self.content['images']):
             image_id = None
             try:
-                image_id = _identifier(_member(image, 'id'))
+                image_id = identifier(member(image, 'id'))
                 if image_id in seen:
                     raise ValueError('id is used by more than one image')
                 seen.add(image_id)
                 skipped.add(image_id)
-                file_name = _member(image, 'file_name')
+                file_name = member(image, 'file_name')
                 if not isinstance(file_name, str) or not file_name or '\0' in file_name:
                     raise ValueError(f'file_name must be a non-empty string, got {file_name!r}')
-                sizes.append((_pixels(image, 'height'), _pixels(image, 'width')))
+                sizes.append((pixel_count(image, 'height'), pixel_count(image, 'width')))
             except ValueError as error:
                 self._note('image', image, position, error)
                 continue
@@ -256,12 +256,12 @@ class _Reader:
     def _annotation(self, annotation: Any, image_of: dict, skipped: set, label_of: dict, sizes: list,
                     seen: set) -> tuple | None:
         """-> (image index, id, label, crowd, area, box, packed segmentation), or None if it does not belong here."""
-        annotation_id = _identifier(_member(annotation, 'id'))
+        annotation_id = identifier(member(annotation, 'id'))
         if annotation_id in seen:
             raise ValueError('id is used by more than one annotation')
         seen.add(annotation_id)
-        image_id = _identifier(_member(annotation, 'image_id'), 'image_id')
-        category_id = _identifier(_member(annotation, 'category_id'), 'category_id')
+        image_id = identifier(member(annotation, 'image_id'), 'image_id')
+        category_id = identifier(member(annotation, 'category_id'), 'category_id')
         if image_id in skipped:
             return None
         if image_id not in image_of:
@@ -290,7 +290,8 @@ class _Reader:
         self.problems.append(DatasetProblem(file, item, str(error), getattr(error, 'code', '')))
 
 
-def _member(record: Any, key: str) -> Any:
+def member(record: Any, key: str) -> Any:
+    """What a record has under a key. ValueError: nothing, or it is no record."""
     if not isinstance(record, dict):
         raise ValueError(f'must be an object, got {type(record).__name__}')
     if record.get(key) is None:
@@ -298,7 +299,8 @@ def _member(record: Any, key: str) -> Any:
     return record[key]
 
 
-def _identifier(value: Any, key: str = 'id') -> int | str:
+def identifier(value: Any, key: str = 'id') -> int | str:
+    """An id, which is a whole number or a string. ValueError: it is neither."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, bool) or not isinstance(value, (int, str)):
@@ -315,8 +317,9 @@ def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def _pixels(image: Mapping, key: str) -> int:
-    value = _member(image, key)
+def pixel_count(image: Mapping, key: str) -> int:
+    """An image record's ``height`` or ``width``. ValueError: it is missing, or no number of pixels."""
+    value = member(image, key)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 1 or value != value // 1 or \
             value > 2 ** 31:
         raise ValueError(f'{key} must be a whole number of pixels, at least 1; got {_short(value)}')

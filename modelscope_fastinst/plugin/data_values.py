@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelscope_fastinst.data.formats import FORMATS
+from modelscope_fastinst.data.maps import MAP_FORMATS
 
 from .trainer_keys import ConfigurationError, check_names
 
 KEYS = ('annotation_file', 'image_dir', 'root', 'split', 'format', 'val_fraction', 'split_seed', 'table', 'classes',
-        'skip_empty', 'on_problem', 'split_config')
+        'skip_empty', 'on_problem', 'split_config', 'panoptic_dir', 'label_dir', 'label_offset', 'void_label')
 
 
 def check_section(section: Any, name: str) -> None:
@@ -34,27 +35,31 @@ def check_section(section: Any, name: str) -> None:
         wanted = _wanted(key, value)
         if wanted:
             raise ConfigurationError(f'{name}.{key} is {value!r}; it must be {wanted}')
-    sources = [key for key in ('annotation_file', 'root', 'table') if key in given]
+    sources = [key for key in ('annotation_file', 'label_dir', 'root', 'table') if key in given]
     if len(sources) > 1:
         raise ConfigurationError(f'{name} has {sources[0]} and {sources[1]}; give one of them')
-    for one, other in (('annotation_file', 'image_dir'), ('image_dir', 'annotation_file')):
-        if one in given and other not in given:
+    for one, other in (('annotation_file', 'image_dir'), ('label_dir', 'image_dir'), ('image_dir', 'annotation_file'),
+                       ('panoptic_dir', 'annotation_file')):
+        if one in given and other not in given and not (one == 'image_dir' and 'label_dir' in given):
             raise ConfigurationError(f'{name}.{one} is given without {other}; give both')
 
 
 def _wanted(key: str, value: Any) -> str:
     """What the value should be; '' where it is that."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if key in ('annotation_file', 'image_dir', 'root'):
+    if key in ('annotation_file', 'image_dir', 'root', 'panoptic_dir', 'label_dir'):
         return '' if isinstance(value, (str, os.PathLike)) and os.fspath(value) else 'a path'
     if key == 'split':
         return '' if isinstance(value, str) and value else 'the name of a split, such as train'
     if key == 'format':
-        return '' if value in FORMATS else f'one of {", ".join(FORMATS)}, or null to see from the folder'
+        formats = (*FORMATS, *MAP_FORMATS)
+        return '' if value in formats else f'one of {", ".join(formats)}, or null to see from the folder'
     if key == 'val_fraction':   # 0 is none
         return '' if number and 0 <= value < 1 else 'a number from 0 to below 1, such as 0.2'
     if key == 'split_seed':
         return '' if number and value == value // 1 else 'a whole number'
+    if key in ('label_offset', 'void_label'):
+        return '' if number and value == value // 1 and value >= 0 else 'a whole number of at least 0'
     if key == 'skip_empty':
         return '' if isinstance(value, bool) else 'true or false'
     if key == 'on_problem':

@@ -13,21 +13,25 @@ from modelscope.utils.config import ConfigDict
 from modelscope.utils.logger import get_logger
 from torch.utils.data import ConcatDataset
 
-from modelscope_fastinst.data.augment import InferenceTransform, TrainTransform
+from modelscope_fastinst.data.augment import TrainTransform
 from modelscope_fastinst.data.copy_paste import with_copy_paste
 from modelscope_fastinst.data.formats import looking_once
+from modelscope_fastinst.data.input_size import build_inference_transform
 from modelscope_fastinst.data.tv_transforms import adapted, is_v2
 from modelscope_fastinst.structures import Sample
 
 from .configuration import plain
 from .data_values import KEYS, check_section
+from .map_data import Where, open_maps
 from .registry import TASK
+from .task_data import completed_truth, task_of
 from .trainer_config import settle_classes, shown
 from .trainer_keys import PREPROCESSOR, ConfigurationError
 
 logger = get_logger()
 
 
+@CUSTOM_DATASETS.register_module(TASK, module_name='mask2former', force=True)
 @CUSTOM_DATASETS.register_module(TASK, module_name='fastinst', force=True)
 class FastInstDataset(TorchCustomDataset):
     """A data set of ``Sample`` for the trainer, from annotated images on disk, a table, or around another data set.
@@ -39,7 +43,7 @@ class FastInstDataset(TorchCustomDataset):
         annotation_file, image_dir: COCO JSON and the folder of its images.
         root, split: folder in any of the formats, and which split of it (default by ``mode``: train or val; all of it
             where it has none).
-        format: one of ``data.formats.FORMATS``; None to see from the folder.
+        format: one of ``data.formats.FORMATS`` or ``data.maps.MAP_FORMATS``; None to see from the folder.
         val_fraction, split_seed: where it has no validation split, the share of its images to set aside as one, chosen
             by this seed; give the same for training and evaluation. None or 0: none.
         table: instead of ``root``, a Hugging Face ``Dataset`` or a mapping of such by split.
@@ -47,9 +51,17 @@ class FastInstDataset(TorchCustomDataset):
         classes: only these, in this order.
         skip_empty: leave out images without objects; default in training only.
         on_problem: 'raise' or 'skip' broken annotations.
+        task: ``model.task``, which decides what is read; None where nobody said, which is 'instance'.
+        panoptic_dir: with ``annotation_file``, a panoptic one, the folder of its PNGs.
+        label_dir: with ``image_dir``, the folder of one label PNG an image, of the class of each pixel.
+        label_offset, void_label, label_classes: of such PNGs the number of the first class (default 0), the number of
+            no class (None for none), and the names of the classes (default ``classes``).
+
+    Attributes:
+        classes, things: see ``data.maps.SegmentationMaps``; None where the data do not say.
 
     Raises:
-        ConfigurationError: no source, or more than one.
+        ConfigurationError: no source, or more than one; or one that does not go with the task.
         data.coco.DatasetError: broken or missing files.
     """
 
@@ -58,7 +70,9 @@ class FastInstDataset(TorchCustomDataset):
                  split: str | None = None, format: str | None = None, val_fraction: float | None = None,
                  split_seed: int = 0, table: Any = None, split_config: Mapping[str, str] | None = None,
                  classes: Sequence[str] | None = None, skip_empty: bool | None = None, on_problem: str = 'raise',
-                 **kwargs: Any):
+                 task: str | None = None, panoptic_dir: str | None = None, label_dir: str | None = None,
+                 label_offset: int | None = None, void_label: int | None = 255,
+                 label_classes: Sequence[str] | None = None, **kwargs: Any):
         training = mode == 'train'
         self.whole_of: Any = None   # the folder or table of which this is all there is
         if datasets is None:
@@ -67,34 +81,23 @@ class FastInstDataset(TorchCustomDataset):
                 split, root = next(iter(split_config.items())) if split is None else (split, split_config[split])
                 split = split if isinstance(split, str) and 'val' not in split.lower() else 'val'
             split = split or ('train' if training else 'val')
-            from modelscope_fastinst.data.coco import CocoInstances
-            options = {'classes': list(classes) if classes is not None else None, 'transform': preprocessor,
-                       'skip_empty': training if skip_empty is None else skip_empty, 'on_problem': on_problem,
-                       'with_targets': training, 'with_annotations': not training}
-            if annotation_file is not None:
-                if image_dir is None:
-                    raise ConfigurationError(f'{annotation_file}: also give image_dir, the folder of the images')
-                datasets = CocoInstances(os.fspath(annotation_file), os.fspath(image_dir), **options)
-            elif root is None and table is None:
-                raise ConfigurationError('a data set needs root, or annotation_file and image_dir')
-            else:
-                from modelscope_fastinst.data.formats import read_source, table_source
-                chosen = {'val_fraction': val_fraction or None, 'seed': split_seed, 'or_all': given is None}
-                source = read_source(root, split, format, **chosen) if table is None else \
-                    table_source(table, 'table', split, **chosen)
-                if source.split is None:
-                    self.whole_of = os.path.realpath(root) if table is None else id(table)
-                if not training and classes is not None and source.observed_classes:
-                    _add_classes(source, classes)
-                for note in source.notes:
-                    logger.info('%s', note)
-                datasets = CocoInstances.from_source(source, take_apart=True, **options)
+            where = Where(
+                *(None if path is None else os.fspath(path)
+                  for path in (annotation_file, image_dir, panoptic_dir, label_dir, root)), table=table, split=split,
+                format=format, val_fraction=val_fraction or None, split_seed=split_seed, or_all=given is None,
+                label_offset=label_offset, void_label=void_label, label_classes=label_classes)
+            datasets, self.whole_of = _open(
+                where, task, classes=list(classes) if classes is not None else None, transform=preprocessor,
+                skip_empty=training if skip_empty is None else skip_empty, on_problem=on_problem, training=training)
             preprocessor = None
         elif getattr(datasets, 'transform', None) is not None:
             preprocessor = None
         super().__init__(datasets, mode=mode, preprocessor=preprocessor)
         own = getattr(self._inner_dataset, 'classes', None)
         self.classes: list[str] | None = list(own) if own is not None else list(classes) if classes else None
+        things = getattr(self._inner_dataset, 'things', None)
+        self.things: list[str] | None = list(things) if things is not None else None
+        self.task = task
 
     @property
     def sizes(self) -> list[tuple[int, int]] | None:
@@ -108,9 +111,37 @@ class FastInstDataset(TorchCustomDataset):
                             'needs modelscope_fastinst.structures.Sample')
         if sample.image_id is None:   # evaluation counts an id once
             sample = replace(sample, image_id=index)
-        if self.mode != 'train' and sample.target is not None and not sample.annotations:
-            sample = _with_annotations(sample)
+        if self.mode != 'train':
+            if self.task in ('semantic', 'panoptic'):
+                sample = completed_truth(sample, self.task, self.classes, self.things)
+            elif sample.target is not None and not sample.annotations:
+                sample = _with_annotations(sample)
         return self.preprocessor(sample) if self.preprocessor is not None else sample
+
+
+def _open(where: Where, task: str | None, **options: Any) -> tuple[Any, Any]:
+    """The data set that is meant, and the folder or table of which it is all there is; None where it is a part."""
+    if where.annotation_file is not None and where.image_dir is None:
+        raise ConfigurationError(f'{where.annotation_file}: also give image_dir, the folder of the images')
+    if where.annotation_file is None and where.root is None and where.table is None and where.label_dir is None:
+        raise ConfigurationError('a data set needs root, or annotation_file and image_dir')
+    maps = open_maps(where, task, **options)
+    if maps is not None:
+        return maps
+    from modelscope_fastinst.data.coco import CocoInstances
+    training = options.pop('training')
+    options |= {'with_targets': training, 'with_annotations': not training}
+    if where.annotation_file is not None:
+        return CocoInstances(where.annotation_file, where.image_dir, **options), None
+    from modelscope_fastinst.data.formats import read_source, table_source
+    chosen = {'val_fraction': where.val_fraction, 'seed': where.split_seed, 'or_all': where.or_all}
+    source = read_source(where.root, where.split, where.format, **chosen) if where.table is None else \
+        table_source(where.table, 'table', where.split, **chosen)
+    if not training and options['classes'] is not None and source.observed_classes:
+        _add_classes(source, options['classes'])
+    for note in source.notes:
+        logger.info('%s', note)
+    return CocoInstances.from_source(source, take_apart=True, **options), where.whole(source.split)
 
 
 def _add_classes(source: Any, classes: Sequence[str]) -> None:
@@ -141,23 +172,25 @@ def _with_annotations(sample: Sample) -> Sample:
 
 
 def open_dataset(source: Any, section: Mapping[str, Any] | None, mode: str, preprocessor: Callable | None,
-                 classes: Sequence[str] | None) -> FastInstDataset | None:
+                 classes: Sequence[str] | None, task: str | None = None) -> FastInstDataset | None:
     """The data set of a ``train_dataset=`` or ``eval_dataset=`` argument, or of the configuration.
 
     Args:
-        source: a folder in any of ``data.formats.FORMATS``; a mapping with ``root``, or ``annotation_file`` and
-            ``image_dir``, or ``table``; an ``MsDataset``; a Hugging Face ``Dataset`` or ``DatasetDict``; a torch data
+        source: a folder in any of ``data.formats.FORMATS`` or ``data.maps.MAP_FORMATS``; a mapping with ``root``, or
+            ``annotation_file`` and ``image_dir`` (for maps also ``panoptic_dir``, or ``image_dir`` and ``label_dir``),
+            or ``table``; an ``MsDataset``; a Hugging Face ``Dataset`` or ``DatasetDict``; a torch data
             set whose items are ``Sample``; a list of these; or None for ``section``.
         section: ``dataset.train`` or ``dataset.val`` of the configuration.
         mode: 'train' or 'eval'.
         preprocessor: called with every sample.
         classes: of the model; None: the data set's own.
+        task: ``model.task``, which decides what is read; None where nobody said, which is 'instance'.
 
     Returns:
         None if there is neither a source nor a section.
     """
     name = 'train_dataset' if mode == 'train' else 'eval_dataset'
-    options: dict[str, Any] = {'mode': mode, 'preprocessor': preprocessor, 'classes': classes}
+    options: dict[str, Any] = {'mode': mode, 'preprocessor': preprocessor, 'classes': classes, 'task': task}
     if source is None:
         if not section:
             return None
@@ -173,9 +206,9 @@ def open_dataset(source: Any, section: Mapping[str, Any] | None, mode: str, prep
     if isinstance(source, Mapping):
         check_section(source, name)
         given = dict(source)
+        given['label_classes'] = given.pop('classes', None)
         if classes is None:
-            options['classes'] = given.get('classes')
-        given.pop('classes', None)
+            options['classes'] = given['label_classes']
         table = given.pop('table', None)
         if table is not None:
             given['table'] = {key: _rows(one) for key, one in table.items()} if isinstance(table, Mapping) else \
@@ -184,7 +217,7 @@ def open_dataset(source: Any, section: Mapping[str, Any] | None, mode: str, prep
     if isinstance(source, (list, tuple)):
         if not source:
             raise ConfigurationError(f'{name} is an empty list')
-        return _joined([open_dataset(item, None, mode, preprocessor, classes) for item in source], name)
+        return _joined([open_dataset(item, None, mode, preprocessor, classes, task) for item in source], name)
     if type(source).__name__ == 'MsDataset':
         return _from_ms_dataset(source, options)
     if _is_table(source):
@@ -223,14 +256,19 @@ def open_data(cfg: Any, train_source: Any, eval_source: Any, preprocessor: Any, 
 def _open_both(cfg: Any, train_source: Any, eval_source: Any, train_transform: Any, eval_transform: Any,
                classes: Sequence[str] | None, replaceable: Sequence[str], file: str,
                ) -> tuple[FastInstDataset | None, FastInstDataset | None, list[str]]:
-    train_set = open_dataset(train_source, cfg.safe_get('dataset.train'), 'train', train_transform, classes)
+    task_of(cfg, file)   # is checked
+    task = cfg.safe_get('model.task')
+    if task not in (None, 'instance') and getattr(train_transform, 'copy_paste', None) is not None:
+        raise ConfigurationError(f'{file}: preprocessor.train.copy_paste pastes objects, which leaves maps of '
+                                 f'model.task "{task}" with holes; set it to null')
+    train_set = open_dataset(train_source, cfg.safe_get('dataset.train'), 'train', train_transform, classes, task)
     if train_set is None and eval_source is None and not cfg.safe_get('dataset.val'):
         raise ConfigurationError(f'{file}: no training set: give train_dataset= or a dataset.train section with '
                                  'annotation_file and image_dir')
     settled = settle_classes(cfg.safe_get('model.classes'), cfg.safe_get('model.decoder.num_classes'),
                              train_set.classes if train_set else None, asked_for=classes, replaceable=replaceable,
                              file=file)
-    eval_set = open_dataset(eval_source, cfg.safe_get('dataset.val'), 'eval', eval_transform, settled)
+    eval_set = open_dataset(eval_source, cfg.safe_get('dataset.val'), 'eval', eval_transform, settled, task)
     for name, data in (('training', train_set), ('evaluation', eval_set)):
         if data is not None and len(data) == 0:
             raise ConfigurationError(f'the {name} set has no images')
@@ -259,10 +297,10 @@ def build_transforms(section: Mapping[str, Any], given: Any = None) -> tuple[Cal
     common = {key: value for key, value in section.items() if key not in ('train', 'val')}
     train = section.get('train') or {key: value for key, value in common.items() if key == 'max_size'}
     return (given.get('train') or _transform(TrainTransform, train, 'train'),
-            given.get('val') or _transform(InferenceTransform, section.get('val') or common, 'val'))
+            given.get('val') or _transform(build_inference_transform, section.get('val') or common, 'val'))
 
 
-def _transform(cls: type, section: Mapping[str, Any], mode: str) -> Callable:
+def _transform(cls: Callable, section: Mapping[str, Any], mode: str) -> Callable:
     """The transform of a preprocessor section, or a preprocessor of the user's from ModelScope's registry."""
     kind = section.get('type', PREPROCESSOR)
     if kind != PREPROCESSOR:
@@ -301,11 +339,18 @@ def _joined(parts: list[FastInstDataset], name: str) -> FastInstDataset:
     if any(part.classes != parts[0].classes for part in parts):
         raise ConfigurationError(f'{name}: its parts have different classes: '
                                  f'{" and ".join(str(part.classes) for part in parts)}; give classes=')
-    return FastInstDataset(_Parts(parts), mode=parts[0].mode, classes=parts[0].classes)
+    if any(part.things is not None and set(part.things) != set(parts[0].things or ()) for part in parts):
+        raise ConfigurationError(f'{name}: its parts have different things: '
+                                 f'{" and ".join(str(part.things) for part in parts)}')
+    return FastInstDataset(_Parts(parts), mode=parts[0].mode, classes=parts[0].classes, task=parts[0].task)
 
 
 class _Parts(ConcatDataset):
     """Data sets in a row. Their image ids become (number of the part, its own id), for each may count from 1."""
+
+    @property
+    def things(self) -> list[str] | None:
+        return self.datasets[0].things
 
     @property
     def sizes(self) -> list[tuple[int, int]] | None:

@@ -36,6 +36,19 @@ KINDS: dict[str, Kind] = {
                           'put the files where they are looked for, or remove their records'),
     'unreadable-image': Kind('error', 'image files that cannot be read',
                              'copy them again from where they came from, or remove them'),
+    'missing-map': Kind('error', 'images without their map',
+                        'put the PNG where it is looked for, or remove the image; --skip-bad of "train" leaves it out'),
+    'unreadable-map': Kind('error', 'maps that cannot be read', 'copy them again from where they came from'),
+    'wrong-map': Kind('error', 'maps of another kind than is needed',
+                      'panoptic PNGs have the ids of segments in three channels, label PNGs the class in one: write '
+                      'the numbers, not colours'),
+    'unlisted-id': Kind('error', 'maps with segments that the annotation file does not list',
+                        'list them in segments_info, or make their pixels 0; --skip-bad of "train" takes them as void'),
+    'absent-id': Kind('error', 'segments without a pixel in their map',
+                      'remove them from segments_info; --skip-bad of "train" leaves them out'),
+    'unknown-label': Kind('error', 'maps with values that are no class',
+                          'name all classes, or say which values mean none (label_offset, void_label); --skip-bad of '
+                          '"train" takes them as void'),
     'size-mismatch': Kind('error', 'images of another size than their annotations say',
                           'the picture was scaled after it was annotated: restore the one that was annotated'),
     'leakage': Kind('error', 'the same image in two splits',
@@ -73,12 +86,18 @@ KINDS: dict[str, Kind] = {
                          'nothing, if the outlines fit on the sheet of samples'),
     'empty-image': Kind('note', 'images without an object',
                         'nothing if that is true of the picture; training leaves them out, evaluation uses them'),
+    'much-void': Kind('note', 'images of which more than half has no class',
+                      'nothing if that is meant: from void nothing is learned, and it is not evaluated'),
     'unlisted-image': Kind('note', 'image files without an annotation record', 'annotate them, or leave them unused'),
     'tiny-object': Kind('note', 'objects smaller than a cell of the masks that the network predicts',
                         'a larger preprocessor.min_size, or images cut into tiles, makes them larger'),
     'odd-size': Kind('note', 'images of an unusual size', 'look whether they belong here'),
     'class-imbalance': Kind('note', 'classes that are rare beside others', 'more images of the rare ones, if possible'),
 }
+
+# Those that only maps (panoptic and semantic data) can have.
+MAP_CODES = frozenset({'missing-map', 'unreadable-map', 'wrong-map', 'unlisted-id', 'absent-id', 'unknown-label',
+                       'much-void'})
 
 
 @dataclass(frozen=True)

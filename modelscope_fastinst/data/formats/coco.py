@@ -21,7 +21,7 @@ from .source import Source
 
 LOOKED_FOR = 'coco: a COCO .json file beside its images or in annotations/'
 _SPLITS = {'train': ('train', 'training'), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}
-_OTHER_TASKS = re.compile(r'^(captions|person_keypoints|panoptic|stuff|image_info)_')
+_OTHER_TASKS = re.compile(r'^(captions|person_keypoints|panoptic|stuff|images?_info)_')
 _HEAD = 1 << 16     # bytes of a large file that are looked at
 
 

@@ -10,32 +10,21 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modelscope_fastinst.card_file import CardError, Section, completed, front_matter
+from modelscope_fastinst.card_file import CardError, completed, front_matter
+from modelscope_fastinst.card_sections import class_names, measured_titles, sections, tags, task_of
 from modelscope_fastinst.checkpoints import find_weights
 from modelscope_fastinst.checkpoints.writing import write_whole
 from modelscope_fastinst.evaluation.record import RECORD_FILE, check_record, check_weights, read_record
+from modelscope_fastinst.network_names import TITLES, backbone_tag
+from modelscope_fastinst.structures import TASKS
 
 CARD_FILE = 'README.md'
 EXAMPLE_FILE = 'example.jpg'
 EXAMPLE_SIDE = 1024   # pixels; longer examples are made smaller
-MANY_CLASSES = 20     # more are folded
-MOST_CLASSES = 400    # more are cut
-
-_CITATION = """```bibtex
-@inproceedings{he2023fastinst,
-  title     = {FastInst: A Simple Query-Based Model for Real-Time Instance Segmentation},
-  author    = {He, Junjie and Li, Pengyu and Geng, Yifeng and Xie, Xuansong},
-  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
-  year      = {2023},
-  note      = {arXiv:2303.08594}
-}
-```"""
-_MEASURES = (('segm_mAP', 'segm AP'), ('segm_mAP_50', 'AP50'), ('segm_mAP_75', 'AP75'), ('segm_mAP_s', 'AP small'),
-             ('segm_mAP_m', 'AP medium'), ('segm_mAP_l', 'AP large'), ('bbox_mAP', 'box AP'))
 
 
 def write_model_card(folder: str | os.PathLike, *, model_id: str | None = None, source: str | None = None,
@@ -59,8 +48,8 @@ def write_model_card(folder: str | os.PathLike, *, model_id: str | None = None, 
         The path of the card.
 
     Raises:
-        CardError: the configuration is missing or describes no FastInst, the card's own front matter is broken or names
-            another licence, or the example is no image. Card and folder stay as they were.
+        CardError: the configuration is missing or describes no model of ours, the card's own front matter is broken or
+            names another licence, or the example is no image. Card and folder stay as they were.
         RecordError: the record of the evaluation is broken, or measured other weights.
     """
     folder = Path(folder)
@@ -95,30 +84,13 @@ def card_text(folder: Path, text: str = '', *, model_id: str | None = None, sour
     entries = _entries(configuration, record, base_model, licence, has_example, trained)
     earlier = _entries(configuration, None, base_model, licence, False, trained)
     _check_licence(text, licence, where)
-    sections = _sections(configuration, record, folder, model_id, source, base_model, trained, new=not text)
-    return completed(text, entries, sections, where, earlier)
+    parts = sections(configuration, record, folder, model_id, source, base_model, trained, new=not text)
+    return completed(text, entries, parts, where, earlier)
 
 
 def says_trained(text: str) -> bool:
     """Whether a card has no section of ours that says that the decoder's weights are random."""
     return '<!-- modelscope-fastinst untrained ' not in text
-
-
-def network_name(model: Mapping[str, Any]) -> str:
-    """The paper's name for a network: ``FastInst-D3 R50-d-DCN`` for the ``model`` section of such a configuration."""
-    backbone = _section(model, 'backbone')
-    name = f'R{backbone.get("depth", 50)}'
-    if backbone.get('type', 'resnet') == 'resnet_d':
-        name += '-d'
-    if backbone.get('deform_stages'):
-        name += '-DCN'
-    return f'FastInst-D{_section(model, "decoder").get("dec_layers", 3)} {name}'
-
-
-def backbone_name(model: Mapping[str, Any]) -> str:
-    """The backbone as a tag: ``resnet50``, ``resnet50d-dcn``."""
-    name = network_name(model).split()[1]
-    return f'resnet{name[1:].replace("-d", "d", 1).replace("-DCN", "-dcn")}'
 
 
 def _entries(configuration: Mapping[str, Any], record: Mapping[str, Any] | None, base_model: str | None,
@@ -130,11 +102,11 @@ def _entries(configuration: Mapping[str, Any], record: Mapping[str, Any] | None,
         'tasks': [task],
         'domain': ['cv'],
         'frameworks': [str(configuration.get('framework', 'pytorch'))],
-        'backbone': [backbone_name(model)],
-        'metrics': ['segm AP'] if record else None,
+        'backbone': [backbone_tag(model)],
+        'metrics': measured_titles(model, record['measures']) if record else None,
         'license': licence,
         'language': ['en'],
-        'tags': ['instance segmentation', 'FastInst'],
+        'tags': tags(model),
         'base_model': [base_model] if base_model else None,
         'datasets': _datasets(configuration, record, trained) or None,
         'widgets': [_widget(task, has_example)],
@@ -169,139 +141,6 @@ def _widget(task: str, has_example: bool) -> dict[str, Any]:
             'examples': [example] if has_example else [], 'inferencespec': {'cpu': 2, 'memory': 4096}}
 
 
-def _sections(configuration: Mapping[str, Any], record: Mapping[str, Any] | None, folder: Path, model_id: str | None,
-              source: str | None, base_model: str | None, trained: bool, new: bool) -> list[Section]:
-    classes = _classes(configuration['model'])
-    model = model_id or folder.resolve().name   # by its folder's name, wherever that lies on the reader's machine
-    name = network_name(configuration['model'])
-    title = f'{name} for {_code(classes[0])}' if len(classes) == 1 else f'{name}, {len(classes)} classes'
-    about = (f'{name} finds the objects in an image and outlines each of them: a mask, a box, a class and a score for '
-             f'every instance.')
-    untrained = Section('untrained', 'Not trained yet', 'Only the weights of the backbone are trained, the others are '
-                        'random. It is a start for training and finds nothing as it is.')
-    origin = [source] if source else []
-    if base_model:
-        origin.append(f'Made from {_code(base_model)}.')
-    return [
-        Section('title', title, about, level=1),
-        *([] if trained else [untrained]),
-        Section('network', 'Network', _network(configuration), also=frozenset({'model', 'architecture'})),
-        Section('classes', 'Classes', _class_list(classes), also=frozenset({'labels'})),
-        Section('usage', 'How to run it', _usage(model), keep=model_id is None,
-                also=frozenset({'usage', 'how to use', 'how to use it', 'how to run'})),
-        Section('fine-tuning', 'How to fine-tune it', _fine_tuning(model), keep=model_id is None,
-                also=frozenset({'fine-tuning', 'training', 'how to fine-tune'})),
-        Section('measured', 'Measured', _measured(record), also=frozenset({'evaluation', 'results', 'metrics'})),
-        *([Section('source', 'Source', '\n'.join(origin) or 'Not said by whoever wrote this card.',
-                   also=frozenset({'provenance', 'origin'}))] if origin or new else []),
-        Section('licence', 'Licence', 'That of the weights is the `license` entry at the top of this file; without '
-                'one, ask whoever published them. The code is modelscope-fastinst, Apache License 2.0.',
-                also=frozenset({'license'})),
-        Section('citation', 'Citation', _CITATION, also=frozenset({'citing', 'cite', 'bibtex'})),
-    ]
-
-
-def _network(configuration: Mapping[str, Any]) -> str:
-    from modelscope_fastinst.data.augment import InferenceTransform
-    model = configuration['model']
-    size = {**vars(InferenceTransform()), **_section(configuration, 'preprocessor')}
-    decoder = _section(model, 'decoder')
-    longest = f', long side at most {size["max_size"]}' if size['max_size'] else ''
-    rows = [('network', network_name(model)), ('backbone', backbone_name(model)),
-            ('decoder layers', decoder.get('dec_layers', 3)), ('queries', decoder.get('num_queries', 100)),
-            *([('input', f'short side {size["min_size"]}{longest} pixels')] if 'preprocessor' in configuration else []),
-            ('parameters', f'{_parameters(model) / 1e6:.2f} million')]
-    return '\n'.join(['| | |', '|---|---|', *(f'| {name} | {value} |' for name, value in rows)])
-
-
-def _parameters(model: Mapping[str, Any]) -> int:
-    import torch
-
-    from modelscope_fastinst.models.build import build_network
-    sections = {key: model[key] for key in ('backbone', 'encoder', 'decoder') if key in model}
-    sections['decoder'] = {**_section(model, 'decoder'), 'num_classes': len(_classes(model))}
-    with torch.device('meta'):   # shapes without memory
-        network = build_network(sections)
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def _class_list(classes: Sequence[str]) -> str:
-    listed = ', '.join(map(_code, classes[:MOST_CLASSES]))
-    if len(classes) > MOST_CLASSES:
-        listed += f', and {len(classes) - MOST_CLASSES} more: see `model.classes` in configuration.json'
-    if len(classes) <= MANY_CLASSES:
-        return f'{len(classes)}: {listed}'
-    return f'<details><summary>{len(classes)} classes</summary>\n\n{listed}\n\n</details>'
-
-
-def _code(text: str) -> str:
-    """Text as Markdown code, so that no character of it means anything."""
-    text = ' '.join(text.split())
-    fence = '`' * (max(map(len, re.findall('`+', text)), default=0) + 1)
-    space = ' ' if text.startswith('`') or text.endswith('`') else ''
-    return f'{fence}{space}{text}{space}{fence}'
-
-
-def _usage(model: str) -> str:
-    return f"""With `modelscope-fastinst` installed, in one line:
-
-```
-modelscope-fastinst predict image.jpg --model {_quoted(model)}
-```
-
-or from Python:
-
-```python
-import modelscope_fastinst
-from modelscope.pipelines import pipeline
-
-result = pipeline('image-segmentation', model={model!r})('image.jpg')
-result['labels'], result['scores'], result['boxes'], result['masks']
-```"""
-
-
-def _fine_tuning(model: str) -> str:
-    return f"""On images of your own, annotated in COCO's format; the classes are those of the annotations:
-
-```
-modelscope-fastinst train --model {_quoted(model)} --data my_data --work-dir work_dir
-```
-
-or from Python:
-
-```python
-import modelscope_fastinst
-from modelscope.trainers import build_trainer
-
-trainer = build_trainer('fastinst-trainer', default_args={{
-    'model': {model!r}, 'work_dir': 'work_dir',
-    'train_dataset': {{'root': 'my_data', 'split': 'train'}}, 'eval_dataset': {{'root': 'my_data', 'split': 'val'}}}})
-trainer.train()   # the model is then in work_dir/output
-```"""
-
-
-def _measured(record: Mapping[str, Any] | None) -> str:
-    if record is None:
-        return 'Not measured with `modelscope-fastinst evaluate --record`.'
-    measures = record['measures']
-    known = [(title, measures[key]) for key, title in _MEASURES if key in measures]
-    versions = ', '.join(f'{name} {version}' for name, version in record.get('versions', {}).items())
-    return f"""On {_code(record['data'])} ({record['images']:,} images), {record['date']}\
-{f', with {versions}' if versions else ''}:
-
-| {' | '.join(title for title, _ in known)} |
-|{'---|' * len(known)}
-| {' | '.join('-' if value == -1 else f'{value:.3f}' for _, value in known)} |
-
-```
-{record['command'].strip()}
-```"""
-
-
-def _quoted(text: str) -> str:
-    return text if re.fullmatch(r'[\w./-]+', text) else f'"{text}"'
-
-
 def _configuration(folder: Path) -> dict[str, Any]:
     path = folder / 'configuration.json'
     try:
@@ -311,9 +150,11 @@ def _configuration(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CardError(f'{path}: not JSON: {error}') from error
     model = configuration.get('model') if isinstance(configuration, Mapping) else None
-    if not isinstance(model, Mapping) or model.get('type') != 'fastinst':
-        raise CardError(f'{path}: model.type must be "fastinst" for a card of a FastInst model')
-    if not _classes(model):
+    if not isinstance(model, Mapping) or model.get('type') not in TITLES:
+        raise CardError(f'{path}: model.type must be "fastinst" or "mask2former" for a card of such a model')
+    if task_of(model) not in TASKS:
+        raise CardError(f'{path}: model.task is {model["task"]!r}; it must be one of {", ".join(TASKS)}')
+    if not class_names(model):
         raise CardError(f'{path}: model.classes is empty; it must name the classes')
     return configuration
 
@@ -362,13 +203,3 @@ def example_picture(file: Path) -> bytes:
     content = io.BytesIO()
     image.save(content, format='JPEG', quality=90)
     return content.getvalue()
-
-
-def _section(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    section = mapping.get(key)
-    return section if isinstance(section, Mapping) else {}
-
-
-def _classes(model: Mapping[str, Any]) -> list[str]:
-    classes = model.get('classes')
-    return [str(name) for name in classes] if isinstance(classes, Sequence) and not isinstance(classes, str) else []

@@ -17,7 +17,8 @@ from modelscope_fastinst import zoo
 from modelscope_fastinst.card_file import CardError, Section, completed, front_matter
 from modelscope_fastinst.checksum import file_sha256
 from modelscope_fastinst.evaluation.record import RecordError
-from modelscope_fastinst.model_card import backbone_name, network_name, write_model_card
+from modelscope_fastinst.model_card import write_model_card
+from modelscope_fastinst.network_names import backbone_tag, network_name
 from tests.tiny import model_config
 
 HAZARDS = ['colon: here', "it's", '"quoted"', '# not a heading', '- not a list', '`code`', 'a|b', '<b>', '{brace}',
@@ -87,7 +88,7 @@ def test_the_front_matter_has_what_the_hub_shows(tmp_path):
 def test_a_published_model_has_the_name_of_the_paper(name, network, backbone, parameters, tmp_path):
     configuration = zoo.configuration(name)
     assert network_name(configuration['model']) == network
-    assert backbone_name(configuration['model']) == backbone
+    assert backbone_tag(configuration['model']) == backbone
     (tmp_path / 'configuration.json').write_text(json.dumps(configuration), 'utf-8')
     text = card_of(tmp_path)
     assert f'# {network}, 80 classes' in text
@@ -97,7 +98,7 @@ def test_a_published_model_has_the_name_of_the_paper(name, network, backbone, pa
 
 
 def test_a_network_without_deformable_stages():
-    assert backbone_name({'backbone': {'type': 'resnet_d', 'depth': 50}}) == 'resnet50d'
+    assert backbone_tag({'backbone': {'type': 'resnet_d', 'depth': 50}}) == 'resnet50d'
 
 
 @pytest.mark.parametrize(('arguments', 'name'), [
@@ -113,6 +114,84 @@ def test_how_to_run_and_to_fine_tune_it(arguments, name, tmp_path):
     for code in re.findall(r'```python\n(.*?)```', text, re.DOTALL):
         compile(code, 'card', 'exec')
         assert repr(name) in code
+
+
+# other architectures and tasks
+
+THINGS, STUFF = ['ant', 'bee'], ['leaf', 'soil']
+
+
+def mask2former(task: str, **parts: Any) -> dict[str, Any]:
+    """A small Mask2Former on Swin-T's shape, for two things and two kinds of stuff."""
+    model = {'type': 'mask2former', 'task': task, 'classes': THINGS + STUFF,
+             'backbone': {'type': 'swin', 'embed_dim': 96, 'depths': [2, 2, 6, 2], 'num_heads': [3, 6, 12, 24]},
+             'encoder': {'convs_dim': 64, 'enc_layers': 1, 'dim_feedforward': 64},
+             'decoder': {'num_classes': 4, 'hidden_dim': 64, 'dim_feedforward': 64, 'mask_dim': 64}, **parts}
+    return {**model, 'things': THINGS} if task == 'panoptic' else model
+
+
+@pytest.mark.parametrize(('task', 'others', 'tags', 'kind', 'results'), [
+    pytest.param('instance', [], ['instance segmentation', 'Mask2Former'], None, 'boxes', id='instances'),
+    pytest.param('semantic', [], ['semantic segmentation', 'Mask2Former'], 'semantic-png', 'label_map', id='semantic'),
+    pytest.param('panoptic', ['instance', 'semantic'], ['panoptic segmentation', 'instance segmentation',
+                                                        'semantic segmentation', 'Mask2Former'],
+                 'coco-panoptic', 'segments', id='panoptic'),
+])
+def test_a_card_tells_what_the_weights_do(task, others, tags, kind, results, tmp_path):
+    text = card_of(write_folder(tmp_path / 'm', model=mask2former(task)))
+    assert '# Mask2Former Swin-T, 4 classes' in text
+    assert entries(text)['tags'] == tags and entries(text)['backbone'] == ['swin-t']
+    network = section(text, 'Network')
+    for row in ('backbone | swin-t', 'pixel decoder | MSDeformAttn', 'decoder layers | 9', f'trained for | {task} '):
+        assert f'| {row}' in network
+    usage, fine_tuning = section(text, 'How to run it'), section(text, 'How to fine-tune it')
+    assert f"result['{results}']" in usage
+    assert re.findall(r"task='(\w+)'", usage) == others
+    assert (f'--format {kind}' in fine_tuning and f"'format': '{kind}'" in fine_tuning) if kind else (
+        'format' not in fine_tuning.replace("COCO's format", ''))
+    for code in re.findall(r'```python\n(.*?)```', text, re.DOTALL):
+        compile(code, 'card', 'exec')
+    if task == 'panoptic':
+        assert 'Things: 2: `ant`, `bee`' in text and 'Kinds of stuff: 2: `leaf`, `soil`' in text
+    else:
+        assert '4: `ant`, `bee`, `leaf`, `soil`' in section(text, 'Classes')
+
+
+@pytest.mark.parametrize(('parts', 'name', 'papers'), [
+    pytest.param({}, 'Mask2Former Swin-T', ['2112.01527', '2103.14030'], id='Mask2Former'),
+    pytest.param({'backbone': {'depth': 18}}, 'Mask2Former R18', ['2112.01527'], id='with a ResNet'),
+    pytest.param({'encoder': {'type': 'ppm-fpn', 'convs_dim': 64, 'in_features': ['res3', 'res4', 'res5']}},
+                 'Mask2Former Swin-T with PPM-FPN', ['2303.08594', '2112.01527', '2103.14030'],
+                 id='with the pixel decoder of FastInst'),
+    pytest.param({'backbone': {'depth': 18}, 'decoder': {'type': 'dual-path', 'hidden_dim': 64, 'dec_layers': 3}},
+                 'FastInst-D3 R18 with MSDeformAttn', ['2303.08594', '2112.01527'], id='with the decoder of FastInst'),
+    pytest.param({'backbone': {'depth': 18}, 'decoder': {'queries': 'activation-guided', 'hidden_dim': 64,
+                                                         'mask_dim': 64}},
+                 'Mask2Former R18', ['2303.08594', '2112.01527'], id='with the queries of FastInst'),
+    pytest.param({'backbone': {'depth': 18}, 'decoder': {'dec_layers': 3, 'hidden_dim': 64, 'mask_dim': 64}},
+                 'Mask2Former-D3 R18', ['2112.01527'], id='with fewer layers'),
+])
+def test_a_card_names_the_parts_and_cites_their_papers(parts, name, papers, tmp_path):
+    text = card_of(write_folder(tmp_path / 'm', model=mask2former('instance', **parts)))
+    assert f'# {name}, 4 classes' in text
+    assert re.findall(r'arXiv:([\d.]+)', section(text, 'Citation')) == papers
+    assert ('CC BY-NC 4.0' in section(text, 'Licence')) == name.startswith('Mask2Former')
+
+
+@pytest.mark.parametrize(('measures', 'titles', 'tables'), [
+    pytest.param({'PQ': 0.5, 'SQ': 0.75, 'PQ_th': 0.4, 'PQ_st': -1}, ['PQ'],
+                 ['| PQ | SQ | PQ things | PQ stuff |\n|---|---|---|---|\n| 0.500 | 0.750 | 0.400 | - |'],
+                 id='panoptic quality'),
+    pytest.param({'mIoU': 0.25, 'IoU/ant': 0.2, 'PQ': 0.5, 'segm_mAP': 0.125}, ['PQ', 'segm AP', 'mIoU'],
+                 ['| PQ |\n|---|\n| 0.500 |', '| segm AP |\n|---|\n| 0.125 |', '| mIoU |\n|---|\n| 0.250 |'],
+                 id='all three, its own first'),
+])
+def test_measures_of_every_task_come_into_the_card(measures, titles, tables, tmp_path):
+    folder = write_folder(tmp_path / 'm', model=mask2former('panoptic'))
+    (folder / 'evaluation.json').write_text(json.dumps(record(folder, measures=measures)), 'utf-8')
+    text = card_of(folder)
+    assert entries(text)['metrics'] == titles
+    assert re.findall(r'(?:^\|.*\n)+', section(text, 'Measured'), re.M) == [f'{table}\n' for table in tables]
 
 
 def test_source_licence_and_paper(tmp_path):
@@ -349,8 +428,9 @@ def test_an_example_that_is_no_image_is_an_error_and_nothing_is_written(tmp_path
 @pytest.mark.parametrize(('configuration', 'message'), [
     pytest.param(None, 'cannot be read', id='no configuration'),
     pytest.param('{', 'not JSON', id='a broken one'),
-    pytest.param('{"model": {"type": "bert"}}', 'must be "fastinst"', id='another model'),
+    pytest.param('{"model": {"type": "bert"}}', 'must be "fastinst" or "mask2former"', id='another model'),
     pytest.param('{"model": {"type": "fastinst"}}', 'model.classes is empty', id='no classes'),
+    pytest.param('{"model": {"type": "fastinst", "task": "depth"}}', "model.task is 'depth'", id='another task'),
 ])
 def test_a_folder_that_is_no_model_is_an_error(configuration, message, tmp_path):
     if configuration is not None:

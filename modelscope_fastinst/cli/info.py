@@ -2,13 +2,22 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from modelscope_fastinst.cli.run import CommandError
+from modelscope_fastinst.network_names import (
+    PIXEL_DECODERS,
+    TITLES,
+    backbone_name,
+    decoder_layers,
+    network_name,
+    pixel_decoder,
+)
 
 PACKAGES = ('modelscope-fastinst', 'modelscope', 'torch', 'torchvision', 'numpy', 'scipy', 'pycocotools', 'Pillow',
             'opencv-python-headless')
@@ -43,58 +52,95 @@ def read(model: str | None, revision: str | None = None) -> tuple[str, dict[str,
     from modelscope_fastinst import zoo
     from modelscope_fastinst.plugin.build import model_folder
     from modelscope_fastinst.plugin.configuration import read_configuration, read_configuration_file
-    if revision is None and model is not None and (model in zoo.NAMES or os.path.isfile(model)):
+    if revision is None and model is not None and (model in zoo.ALL_NAMES or os.path.isfile(model)):
         return model, read_configuration_file(str(zoo.find(model)))
     try:
         where = model_folder(model, revision)
     except FileNotFoundError as error:
         raise CommandError(f'{model}: is no model folder, configuration file or model id of the form owner/name, nor '
-                           f'one of {", ".join(zoo.NAMES)}') from error
+                           f'one of {zoo.names_in_short()}') from error
     return where, read_configuration(where)
 
 
 def describe(where: str, configuration: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Name and value of everything worth knowing about a model."""
-    from modelscope_fastinst.data.augment import InferenceTransform
+    from modelscope_fastinst.data.input_size import build_inference_transform
     from modelscope_fastinst.models.build import build_network
-    from modelscope_fastinst.results.instances import InstancePostprocessor
+    from modelscope_fastinst.structures import TASKS
     model = configuration['model']
-    if model['type'] not in ('fastinst', 'mask2former'):
-        raise CommandError(f'{where}: model.type is {model["type"]!r}, not "fastinst"')
+    if model['type'] not in TITLES:
+        raise CommandError(f'{where}: model.type is {model["type"]!r}, not "fastinst" or "mask2former"')
     classes = [str(name) for name in model.get('classes') or []]
     import torch
     with torch.device('meta'):   # a description needs no weights
         network = build_network({key: model[key] for key in ('type', 'backbone', 'encoder', 'decoder') if key in model})
     yield 'model', where
     yield 'weights', _weights(where)
+    yield from _published(where)
+    task = model.get('task') or 'instance'
+    yield 'network', network_name(model)
+    yield 'trained for', f'{task} segmentation'
+    if len(TASKS.get(task, ())) > 1:
+        yield 'gives', ', '.join(TASKS[task])
     yield 'parameters', f'{sum(p.numel() for p in network.parameters()) / 1e6:.2f} million'
     yield 'backbone', backbone_name(model.get('backbone') or {})
+    yield 'pixel decoder', PIXEL_DECODERS.get(pixel_decoder(model), pixel_decoder(model))
     yield 'queries', str(network.num_queries)
-    yield 'decoder layers', str((model.get('decoder') or {}).get('dec_layers', ''))
+    yield 'decoder layers', str(decoder_layers(model))
     yield 'classes', f'{network.num_classes}: {_shortened(classes)}' if classes else str(network.num_classes)
-    size = {**vars(InferenceTransform()), **(configuration.get('preprocessor') or {})}
-    limit = 'any length' if size['max_size'] is None else f'at most {size["max_size"]} pixels'
-    yield 'network input', f'short side {size["min_size"]} pixels, long side {limit}'
-    yield 'GFLOPs', _gflops(network, size['min_size'], size['max_size'])
-    result = {**vars(InstancePostprocessor()), **(configuration.get('postprocessor') or {})}
-    yield 'score threshold', _threshold(result['score_thr'])
-    yield 'instances', f'at most {result["max_instances"]}'
+    if task == 'panoptic':
+        yield from _things_and_stuff(classes, [str(name) for name in model.get('things') or []])
+    resize = build_inference_transform(**{
+        key: value for key, value in (configuration.get('preprocessor') or {}).items()
+        if key in inspect.signature(build_inference_transform).parameters})
+    yield 'network input', _input(resize)
+    yield 'GFLOPs', _gflops(network, resize)
+    yield from _thresholds(TASKS.get(task, (task,)), configuration.get('postprocessor') or {})
 
 
-def backbone_name(backbone: Mapping[str, Any]) -> str:
-    """'ResNet-50', or 'ResNet-50-d with deformable stages 3 and 4'."""
-    name = f'ResNet-{backbone.get("depth", 50)}' + ('-d' if backbone.get('type') == 'resnet_d' else '')
-    stages = backbone.get('deform_stages') or []
-    if not stages:
-        return name
-    kind = 'modulated deformable' if backbone.get('deform_modulated') else 'deformable'
-    return f'{name} with {kind} stage{"s" * (len(stages) > 1)} {" and ".join(map(str, stages))}'
+def _published(name: str) -> Iterator[tuple[str, str]]:
+    """What the authors say of one of their models."""
+    from modelscope_fastinst import zoo
+    if name not in zoo.ALL_NAMES:
+        return
+    model = zoo.published(name)
+    measures = ', '.join(f'{measure} {value}' for measure, value in model.measures.items())
+    yield 'published', f'{measures} (by the authors, not measured here)'
+    if model.weights:
+        yield 'published weights', f'{model.weights}, {zoo.licence_of_weights(model.file_name)}'
 
 
-def _gflops(network: Any, min_size: int, max_size: int | None) -> str:
-    from modelscope_fastinst.data.geometry import resized_size
+def _things_and_stuff(classes: list[str], things: list[str]) -> Iterator[tuple[str, str]]:
+    """How many classes count objects, and how many do not."""
+    stuff = [name for name in classes if name not in set(things)]
+    for title, names in (('things', things), ('stuff', stuff)):
+        yield title, f'{len(names)}: {_shortened(names)}' if names else 'none'
+
+
+def _thresholds(tasks: Sequence[str], section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What decides whether something is reported, for each of the tasks that has such a number."""
+    from modelscope_fastinst.results.instances import InstancePostprocessor
+    if 'panoptic' in tasks:
+        yield 'object mask threshold', str(section.get('object_mask_threshold', 0.8))
+        yield 'overlap threshold', str(section.get('overlap_threshold', 0.8))
+    if 'instance' in tasks:
+        result = {**vars(InstancePostprocessor()), **section}
+        yield 'score threshold', _threshold(result['score_thr'])
+        yield 'instances', f'at most {result["max_instances"]}'
+
+
+def _input(resize: Any) -> str:
+    """What a picture is resized to."""
+    rounded = f', in multiples of {resize.multiple_of}' if getattr(resize, 'multiple_of', 1) > 1 else ''
+    if getattr(resize, 'size', None):
+        return '{} x {} pixels whatever the shape'.format(*resize.size) + rounded
+    limit = 'any length' if resize.max_size is None else f'at most {resize.max_size} pixels'
+    return f'short side {resize.min_size} pixels, long side {limit}{rounded}'
+
+
+def _gflops(network: Any, resize: Any) -> str:
     from modelscope_fastinst.models.complexity import count_multiply_adds
-    counts = [count_multiply_adds(network, *resized_size(*picture, min_size, max_size)) for picture in PICTURES]
+    counts = [count_multiply_adds(network, *resize.plan(*picture).size) for picture in PICTURES]
     return (f'{sum(counts) / len(counts) / 1e9:.1f} (billions of multiply-adds, as published; mean of a 640x480 and a '
             f'640x427 picture)')
 

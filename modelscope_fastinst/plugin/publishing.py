@@ -31,6 +31,7 @@ from modelscope_fastinst.version import __version__
 from .configuration import CONFIGURATION_FILE, read_configuration
 from .hub import HubError, has_form_of_id
 from .hub_writing import VISIBILITIES, HubRepository
+from .huggingface import is_huggingface_folder
 
 LICENCE_FILES = ('LICENSE', 'LICENSE.txt', 'LICENSE.md', 'NOTICE')
 PICTURES = ('.png', '.jpg', '.jpeg', '.gif', '.svg', '.webp')
@@ -166,9 +167,13 @@ def _contents(folder: Path, model_id: str, licence: str | None, base_model: str 
 def _configuration(folder: Path) -> bytes:
     if not folder.is_dir():
         raise PublishError(f'{folder}: no such folder; publish takes a model folder')
+    if is_huggingface_folder(folder):
+        raise PublishError(f'{folder}: is a folder of Hugging Face\'s; publish what "modelscope-fastinst convert '
+                           f'{folder} TARGET" makes of it')
     model = read_configuration(folder)['model']
     if model['type'] not in ('fastinst', 'mask2former'):
-        raise PublishError(f'{folder / CONFIGURATION_FILE}: model.type is {model["type"]!r}, not "fastinst"')
+        raise PublishError(f'{folder / CONFIGURATION_FILE}: model.type is {model["type"]!r}, not "fastinst" or '
+                           '"mask2former"')
     if model.get('pretrained') is False:
         raise PublishError(f'{folder / CONFIGURATION_FILE}: model.pretrained is false, so the model would run with '
                            'random weights instead of those beside it; set it to true')

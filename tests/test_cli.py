@@ -344,7 +344,7 @@ def test_the_parser_imports_no_command():
                'print(sorted(name for name in set(sys.modules) - before if name.startswith("modelscope")))')
     shown = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == str(['modelscope_fastinst.cli', 'modelscope_fastinst.cli.arguments',
-                                 'modelscope_fastinst.cli.run'])
+                                 'modelscope_fastinst.cli.run', 'modelscope_fastinst.structures'])
 
 
 @pytest.mark.parametrize('start', [

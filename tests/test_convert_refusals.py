@@ -41,7 +41,7 @@ def write_bad_files(folder: Path, golden: Path) -> None:
     (folder / 'text.pth').write_text('<html>404</html>', 'utf-8')
     (folder / 'hostile.pkl').write_bytes(pickle.dumps({'model': Calls(os.system, 'echo hostile > ran')}))
     torch.save({'model': load(SINGLE_IMAGE_CASE).weights(), 'x': Calls(os.mkdir, 'ran')}, folder / 'hostile.pth')
-    torch.save({'model': {'sem_seg_head.predictor.query_feat.weight': torch.zeros(1)}}, folder / 'mask2former.pth')
+    torch.save({'model': {'sem_seg_head.predictor.label_enc.weight': torch.zeros(1)}}, folder / 'maskdino.pth')
     (folder / 'nothing').mkdir()
     (folder / 'broken.json').write_text('{"framework":', 'utf-8')
     write_configuration(folder / 'other.json')
@@ -65,7 +65,7 @@ def write_bad_files(folder: Path, golden: Path) -> None:
     pytest.param(['nowhere.pth'], 'no such file or folder', id='missing'),
     pytest.param(['hostile.pkl'], 'wants to build', id='hostile pickle'),
     pytest.param(['hostile.pth'], 'wants to build', id='hostile PyTorch file'),
-    pytest.param(['mask2former.pth'], 'holds another network: Mask2Former', id='another network'),
+    pytest.param(['maskdino.pth'], 'holds another network: MaskDINO', id='another network'),
     pytest.param(['{golden}'], 'fits none of the published configurations', id='no configuration fits'),
     pytest.param(['{golden}', '--config', 'fastinst_d3_r50'], 'not the weights of this network', id='another width'),
     pytest.param(['{golden}', '--config', 'fastinst_d3_r50d_dcn'], 'the backbone of the network is another',

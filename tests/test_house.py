@@ -22,11 +22,14 @@ ROOMS = {'models', 'objective', 'data', 'results', 'evaluation', 'checkpoints', 
 MAY_IMPORT = {
     'models': set(), 'objective': set(), 'data': set(), 'results': set(), 'evaluation': set(),
     'checkpoints': {'models'}, 'visualize': set(), 'structures': set(), 'version': set(), 'checksum': set(),
-    'zoo': set(), 'card_file': set(), 'model_card': {'models', 'data', 'evaluation', 'checkpoints'},
+    'zoo': set(), 'published': set(), 'network_names': set(), 'card_file': set(),
+    'card_sections': {'models', 'data'}, 'model_card': {'evaluation', 'checkpoints', 'data'},
     'plugin': ROOMS, 'cli': ROOMS, 'runtime': ROOMS - {'plugin', 'cli'}, '__main__': {'cli'}, '__init__': {'plugin'},
 }
 WHERE_USED = {'torchvision', 'cv2', 'pycocotools', 'scipy', 'PIL', 'transformers', 'matplotlib', 'hypothesis', 'pytest'}
 NEVER = {'mmcv', 'mmdet', 'timm', 'detectron2'}
+# But for one compiled kernel, which a configuration has to ask for by name.
+WHERE_ASKED_FOR = {'models/deformable_attention.py': {'mmcv'}}
 
 
 def room_of(file: Path) -> str:
@@ -88,14 +91,14 @@ def test_a_room_imports_only_the_rooms_it_may(file):
 @pytest.mark.parametrize('file', MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_modelscope_is_imported_by_the_plugin_only_and_some_packages_never(file):
     used = {name.split('.')[0] for name in imports(file)}
-    assert not used & NEVER
+    assert not used & (NEVER - WHERE_ASKED_FOR.get(file.relative_to(PACKAGE).as_posix(), set()))
     if room_of(file) != 'plugin':
         assert not used & {'modelscope', 'modelscope_hub'}
 
 
 @pytest.mark.parametrize('file', MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_heavy_packages_are_imported_where_they_are_used(file):
-    assert not {name.split('.')[0] for name in imports(file, top_level=True)} & WHERE_USED
+    assert not {name.split('.')[0] for name in imports(file, top_level=True)} & (WHERE_USED | NEVER)
 
 
 def test_top_level_imports_are_told_from_those_in_functions(tmp_path):
@@ -162,6 +165,8 @@ def test_continuous_integration_calls_make_test():
 
 @pytest.mark.parametrize('file', CONFIGS, ids=lambda file: str(file.relative_to(ROOT / 'configs')))
 def test_a_config_describes_a_model_that_can_be_built(file):
+    import torch
+
     from modelscope_fastinst.models.fastinst import build_fastinst
     from modelscope_fastinst.plugin.configuration import check_configuration
     from modelscope_fastinst.plugin.trainer_keys import check_keys
@@ -170,7 +175,8 @@ def test_a_config_describes_a_model_that_can_be_built(file):
     check_keys(configuration, file.name)
     model = dict(configuration['model'])
     model['decoder'] = {'num_classes': len(model.get('classes') or [''] * 80), **model['decoder']}
-    network = build_fastinst(model)
+    with torch.device('meta'):   # shapes without numbers
+        network = build_fastinst(model)
     assert network.num_classes == len(model.get('classes') or [''] * network.num_classes)
 
 

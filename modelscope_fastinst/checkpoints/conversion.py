@@ -1,6 +1,7 @@
 """From a recognised weight file into a network, strictly: every key of either side is accounted for."""
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,14 @@ from .backbones import BackboneKind, backbone_kind, stage_of
 from .formats import CheckpointError
 from .loading import UNTRAINED_BIAS
 from .reading import read_weights
-from .sources import COUNTER, COUNTER_NAME, Source, recognise
+from .sources import COUNTER, COUNTER_NAME, MASK2FORMER, POSITIONS_NAME, Source, recognise
 
 NOT_BACKBONE = 'not a part of the backbone'
 LATER_STAGE = 'a stage that the backbone of the network does not have'
 ZERO_BIAS = 'a bias of 0, which is none'
+UNUSED_OUTPUT = 'the norm of an output that the backbone of the network does not give'
+# A Swin's outputs have norms of their own, which no classifier has.
+OUTPUT_NORM = re.compile(r'backbone\.norm\d\.')
 
 
 @dataclass
@@ -51,10 +55,11 @@ class Conversion:
 def load_backbone(network: nn.Module, source: str | Path) -> Conversion:
     """Loads ImageNet weights, as users have them, into ``network.backbone``.
 
-    torchvision's ResNets, timm's resnet50d, detectron2's ``.pkl``, what the authors' converters write, and the
-    backbone of a FastInst. Deformable stages keep the fresh (zero) initialisation of their offsets. With it those of
-    version 1 compute what ordinary convolutions do; the modulated ones (version 2) half of that, because their masks
-    are then sigmoid(0).
+    torchvision's ResNets and Swins, timm's resnet50d, detectron2's ``.pkl``, the Swin authors' ``.pth``, what the
+    converters of FastInst's and Mask2Former's authors write, and the backbone of a FastInst. Deformable stages keep
+    the fresh (zero) initialisation of their offsets. With it those of version 1 compute what ordinary convolutions do;
+    the modulated ones (version 2) half of that, because their masks are then sigmoid(0). The norms of a Swin's outputs
+    stay fresh, for a classifier has none.
 
     Args:
         network: with a freshly initialised ``backbone`` under the published names.
@@ -90,7 +95,7 @@ def convert_weights(source: Source, network: nn.Module, backbone_only: bool = Fa
         raise CheckpointError(f'{file.path}: {source.description}; {match.summary()}')
     state = {key: torch.zeros_like(tensor) if UNTRAINED_BIAS.search(key) else tensor
              for key, tensor in own.items()}
-    state.update({name: file.state[key] for key, name in match.mapping.items()})
+    state.update({name: source.tensor(key) for key, name in match.mapping.items()})
     unlike = next((name for name in match.mapping.values() if not bool(torch.isfinite(state[name]).all())), None)
     if unlike is not None:
         raise CheckpointError(f'{file.path}: {unlike} has values that are infinite or no numbers; the file is damaged')
@@ -125,13 +130,17 @@ def match_keys(source: Source, own: Mapping[str, Tensor], backbone_only: bool = 
     """Compares the file's keys and shapes with a network's (whose tensors need not hold data)."""
     match = KeyMatch()
     target = backbone_kind(key.removeprefix('backbone.') for key in own if key.startswith('backbone.'))
-    if target is None or not _same_backbone(source.backbone, target):
+    named = backbone_only or source.kind not in MASK2FORMER
+    if named and (target is None or not _same_backbone(source.backbone, target)):
         match.wrong_backbone = _wrong_backbone(source, target)
         return match
     match.unused = dict(source.left_out)
     taken: set[str] = set()
     for key, name in source.names.items():
-        tensor = source.file.state[key]
+        if source.joined.get(name, (key,))[0] != key:   # a further piece of what was looked at already
+            match.mapping[key] = name
+            continue
+        tensor = source.tensor(key)
         if name in own and name not in taken:
             taken.add(name)
             match.mapping[key] = name
@@ -146,14 +155,14 @@ def match_keys(source: Source, own: Mapping[str, Tensor], backbone_only: bool = 
             match.unused[key] = reason
         else:
             match.mapping[key] = name
-    match.new = [name for name in own if name not in taken]
+    match.new = [name for name in own if name not in taken and not name.endswith(POSITIONS_NAME)]
     missing = [name for name in match.new if not _may_be_new(source, name)]
     if missing:
         match.faults['missing'] = missing
     return match
 
 
-def _reason(source: Source, name: str, tensor: Tensor, target: BackboneKind, backbone_only: bool) -> str | None:
+def _reason(source: Source, name: str, tensor: Tensor, target: BackboneKind | None, backbone_only: bool) -> str | None:
     """Why an entry that the network does not have may be left out; '' to carry it along, None if it may not."""
     in_backbone = name.startswith('backbone.')
     if backbone_only and not in_backbone:
@@ -163,15 +172,18 @@ def _reason(source: Source, name: str, tensor: Tensor, target: BackboneKind, bac
     if UNTRAINED_BIAS.search(name) and not bool(tensor.any()):
         return ZERO_BIAS
     stage = stage_of(name.removeprefix('backbone.'))
-    if in_backbone and stage is not None and stage > len(target.blocks) and (backbone_only or source.backbone_only):
+    if in_backbone and stage is not None and (backbone_only or source.backbone_only) and stage > len(target.blocks):
         return LATER_STAGE
+    if OUTPUT_NORM.match(name) and backbone_only:
+        return UNUSED_OUTPUT
     return None
 
 
 def _may_be_new(source: Source, name: str) -> bool:
     if name.endswith(COUNTER_NAME) or UNTRAINED_BIAS.search(name):
         return True
-    return source.backbone_only and (not name.startswith('backbone.') or '.conv2_offset.' in name)
+    return source.backbone_only and (not name.startswith('backbone.') or '.conv2_offset.' in name
+                                     or bool(OUTPUT_NORM.match(name)))
 
 
 def _same_backbone(source: BackboneKind, target: BackboneKind) -> bool:

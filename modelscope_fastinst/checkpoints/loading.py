@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .reading import CheckpointError, WeightFile, read_weights
-from .sources import COUNTER_NAME, recognise
+from .sources import COUNTER_NAME, POSITIONS_NAME, recognise
 
 logger = logging.getLogger(__name__)
 
@@ -20,15 +20,17 @@ POSITION_EMBEDDING = 'sem_seg_head.predictor.meta_pos_embed'
 # none.
 UNTRAINED_BIAS = re.compile(r'pixel_decoder\.(adapter|layer)_\d\.bias$')
 # The last layers of the class heads, whose shape follows from the number of classes.
-CLASS_DEPENDENT = re.compile(r'query_proposal\.conv_proposal_cls_logits\.2\.|class_embed_layers\..*\.layers\.2\.')
+CLASS_DEPENDENT = re.compile(r'query_proposal\.conv_proposal_cls_logits\.2\.|class_embed_layers\..*\.layers\.2\.'
+                             r'|predictor\.class_embed\.')
 
 
 def load_weights(network: nn.Module, source: str | Path) -> None:
     """Loads every tensor of ``network`` from a weight file or a model folder.
 
-    Three differences are none: counters of batches (``num_batches_tracked``), which only ordinary batch norm has;
-    biases of the pixel decoder's convolutions that the file does not have (they become 0); and the size of
-    ``meta_pos_embed``, which follows from the number of queries and is resized (bilinear) to the network's.
+    Four differences are none: counters of batches (``num_batches_tracked``), which only ordinary batch norm has;
+    ``relative_position_index``, which follows from the size of Swin's windows; biases of the pixel decoder's
+    convolutions that the file does not have (they become 0); and the size of ``meta_pos_embed``, which follows from the
+    number of queries and is resized (bilinear) to the network's.
 
     Raises:
         CheckpointError: with all keys that are missing, unexpected or of another shape; the network is left as it was.
@@ -71,7 +73,7 @@ def _published(file: WeightFile, network: nn.Module) -> dict[str, Tensor]:
         if source.backbone_only:
             raise CheckpointError(f'{file.path}: {source.description}, not the weights of a whole FastInst; '
                                   f'modelscope-fastinst convert makes a model folder of it')
-        return {name: file.state[key] for key, name in source.names.items()}
+        return source.published()
     return {key: tensor for key, tensor in file.state.items() if not key.endswith('criterion.empty_weight')}
 
 
@@ -80,7 +82,7 @@ def _load(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     state = {key: tensor for key, tensor in state.items()
              if key in own or not key.endswith(COUNTER_NAME)}
     for key, tensor in own.items():
-        if key.endswith(COUNTER_NAME):
+        if key.endswith((COUNTER_NAME, POSITIONS_NAME)):
             state.setdefault(key, tensor)
         elif UNTRAINED_BIAS.search(key) and key not in state:
             logger.info('%s: has no %s; it stays 0', path, key)

@@ -1,6 +1,7 @@
 """From a file or a model folder to a state dict."""
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,13 @@ from torch import Tensor
 from .formats import CheckpointError, read_content
 from .unpickling import named
 
-__all__ = ['CheckpointError', 'WEIGHT_FILES', 'WeightFile', 'find_weights', 'read_state_dict', 'read_weights']
+__all__ = ['CheckpointError', 'INDEX_FILES', 'WEIGHT_FILES', 'WeightFile', 'find_weights', 'read_state_dict',
+           'read_weights', 'shards']
 
 # In a model folder the first of these that exists holds the weights.
 WEIGHT_FILES = ('model.safetensors', 'pytorch_model.pt', 'pytorch_model.bin')
+# Where there is none of them, one of these says in which files the weights are: how Hugging Face stores large ones.
+INDEX_FILES = ('model.safetensors.index.json', 'pytorch_model.bin.index.json')
 # Wrappers around a state dict: detectron2 and ModelScope write 'model', others 'state_dict'.
 WRAPPERS = ('model', 'state_dict')
 
@@ -40,7 +44,7 @@ class WeightFile:
 
 
 def find_weights(source: str | Path) -> Path:
-    """The weight file of a model folder, or the file itself.
+    """The weight file of a model folder, or the file itself; the index where the weights are in several files.
 
     Raises:
         CheckpointError: the folder or file does not exist, or the folder holds no weights.
@@ -50,7 +54,7 @@ def find_weights(source: str | Path) -> Path:
         return source
     if not source.is_dir():
         raise CheckpointError(f'{source}: no such file or folder; weights were asked for')
-    for name in WEIGHT_FILES:
+    for name in (*WEIGHT_FILES, *INDEX_FILES):
         if (source / name).is_file():
             return source / name
     raise CheckpointError(f'{source}: the model folder holds no weights; it needs one of {", ".join(WEIGHT_FILES)}')
@@ -67,6 +71,8 @@ def read_weights(source: str | Path) -> WeightFile:
             plain containers, or a file without a state dict.
     """
     path = find_weights(source)
+    if path.name in INDEX_FILES:
+        return _joined(path)
     content = read_content(path)
     if not isinstance(content, Mapping):
         raise _no_state_dict(path, f'a {type(content).__name__}')
@@ -77,6 +83,50 @@ def read_weights(source: str | Path) -> WeightFile:
                               author if isinstance(author, str) else None,
                               [key for key in content if isinstance(key, str) and key != wrapper])
     return WeightFile(path, _tensors(content, path))
+
+
+def shards(index: Path) -> list[Path]:
+    """The files that an index names, each once.
+
+    Raises:
+        CheckpointError: it cannot be read, names a file outside of its folder, or one that is not there.
+    """
+    files = {index.parent / name for name in _weight_map(index).values()}
+    missing = sorted(file.name for file in files if not file.is_file())
+    if missing:
+        raise CheckpointError(f'{index}: names {", ".join(missing)}, which the folder does not have; fetch the whole '
+                              'folder')
+    return sorted(files)
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """File names by the names of the tensors."""
+    try:
+        names = json.loads(index.read_text('utf-8')).get('weight_map')
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f'{index}: cannot be read as the index of a model\'s files ({error})') from error
+    if not isinstance(names, dict) or not names or not all(
+            isinstance(name, str) and name == Path(name).name and name not in ('', '.', '..')
+            for name in names.values()):
+        raise CheckpointError(f'{index}: its weight_map must name a file of the same folder for every tensor')
+    return names
+
+
+def _joined(index: Path) -> WeightFile:
+    """The tensors of all files of an index."""
+    names = _weight_map(index)
+    state: dict[str, Tensor] = {}
+    for file in shards(index):
+        for key, tensor in read_weights(file).state.items():
+            if names.get(key) != file.name or key in state:
+                raise CheckpointError(f'{file}: has the tensor {key}, which {index.name} looks for in '
+                                      f'{names.get(key, "no file")}')
+            state[key] = tensor
+    missing = sorted(names.keys() - state.keys())
+    if missing:
+        raise CheckpointError(f'{index}: {len(missing)} tensors are not where it says, such as {missing[0]} in '
+                              f'{names[missing[0]]}')
+    return WeightFile(index, state)
 
 
 def read_state_dict(source: str | Path) -> dict[str, Tensor]:

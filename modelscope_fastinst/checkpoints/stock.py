@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.build import build_network
+from ..models.build import ARCHITECTURES, build_network
 from ..models.decoder import DualPathDecoder
 from ..models.pixel_decoder import PyramidPoolingFPN
 from ..models.resnet import ResNet
@@ -40,6 +40,7 @@ def stock_model(model: Mapping[str, Any], where: str = 'the configuration') -> d
     Raises:
         CheckpointError: the network has something that it lacks; the message names all of that.
     """
+    _check_parts(model, where)
     backbone = {**_defaults(ResNet), **model['backbone']}
     encoder = {**_defaults(PyramidPoolingFPN), **model['encoder']}
     decoder = {**_defaults(DualPathDecoder), **model['decoder']}
@@ -58,6 +59,27 @@ def stock_model(model: Mapping[str, Any], where: str = 'the configuration') -> d
                     'norm': ''},
         'decoder': {key: decoder[key] for key in _DECODER},
     }
+
+
+def _check_parts(model: Mapping[str, Any], where: str) -> None:
+    """Whether the network is a FastInst as published, of whatever size."""
+    decoder = model['decoder']
+    other = [f'model.{section}.{key} {value!r}' for section, key, value, own in (
+        ('backbone', 'type', model['backbone'].get('type'), (None, 'resnet', 'resnet_d')),
+        ('encoder', 'type', _kind(model, 'encoder'), ('ppm-fpn',)),
+        ('decoder', 'type', _kind(model, 'decoder'), ('dual-path',)),
+        ('decoder', 'queries', decoder.get('queries'), (None, 'activation-guided')),
+        ('decoder', 'path', decoder.get('path'), (None, 'dual'))) if value not in own]
+    if model.get('task') not in (None, 'instance'):
+        other.append(f'model.task {model["task"]!r}')
+    if other:
+        raise CheckpointError(f'{where}: ModelScope\'s own FastInst cannot represent this model, which has '
+                              f'{", ".join(other)}')
+
+
+def _kind(model: Mapping[str, Any], section: str) -> str:
+    usual = ARCHITECTURES[model.get('type') or 'fastinst']
+    return model[section].get('type') or usual[0 if section == 'encoder' else 1]
 
 
 def stock_state(state: Mapping[str, Tensor], model: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from modelscope_fastinst.structures import TASKS
 from modelscope_fastinst.version import __version__
 
 _DEFAULT_MODEL = 'default: the embedded model, which finds cell nuclei'
@@ -39,7 +40,7 @@ def _command(commands, name: str, module: str, text: str) -> argparse.ArgumentPa
 
 
 def _add_predict(commands) -> None:
-    parser = _command(commands, 'predict', 'predict', 'outline the objects in pictures')
+    parser = _command(commands, 'predict', 'predict', 'outline the objects in pictures, or map all of their pixels')
     parser.add_argument('images', nargs='+', metavar='IMAGE_OR_FOLDER', help='picture files, or folders of them')
     parser.add_argument('--model', metavar='DIR_OR_ID', help=f'model folder or ModelScope model id ({_DEFAULT_MODEL})')
     _add_revision(parser)
@@ -47,9 +48,12 @@ def _add_predict(commands) -> None:
                         help='where the outlined pictures go (default: %(default)s)')
     parser.add_argument('--json', action='store_true',
                         help='beside each picture, a JSON file with scores, labels, boxes and COCO RLE masks')
+    parser.add_argument('--task', choices=('instance', 'semantic', 'panoptic'),
+                        help='what to find, if the model can (default: what it was trained for); semantic and panoptic '
+                             'maps are written as PNG files too, with a JSON file beside their folder')
     _add_choice(parser)
     parser.add_argument('--color-by', choices=('instance', 'class'), default='instance',
-                        help='give every instance or every class its colour (default: %(default)s)')
+                        help='of instances: give every instance or every class its colour (default: %(default)s)')
     parser.add_argument('--scale', type=_magnification, default=1.0, metavar='X',
                         help='enlarge the outlined pictures this many times; small ones gain from 2 or 3')
     _add_font(parser)
@@ -64,6 +68,10 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--classes', type=_names, metavar='A,B', help='only these classes')
     group.add_argument('--min-size', type=_count, metavar='PX', help='short side of the input of the network')
     group.add_argument('--max-size', type=_count, metavar='PX', help='longest long side of it')
+    group.add_argument('--object-mask-threshold', type=_unit_interval, metavar='S',
+                       help='panoptic: queries that are less sure of their class take no part, 0..1')
+    group.add_argument('--overlap-threshold', type=_unit_interval, metavar='S',
+                       help='panoptic: drop segments that keep less than this share of their mask, 0..1')
 
 
 def _add_train(commands) -> None:
@@ -82,8 +90,11 @@ def _add_train(commands) -> None:
     data = parser.add_argument_group(
         'data', 'Default: what the dataset section of the configuration names.')
     data.add_argument('--data', metavar='ROOT',
-                      help='folder of annotated images: COCO, YOLO, LabelMe, Pascal VOC, or a folder of masks an image')
+                      help='folder of annotated images: COCO, YOLO, LabelMe, Pascal VOC, or a folder of masks an '
+                           'image; with --task panoptic or semantic COCO panoptic, ADE20K, Cityscapes, or label PNGs')
     _add_format(data)
+    data.add_argument('--task', choices=tuple(TASKS),
+                      help='what the model is to learn (default: what the configuration says, else instance)')
     _add_split_fraction(data, 'where ROOT has no validation split, the share of its images to set aside as one '
                               '(default: 0.2; 0: train on all, without evaluation)')
     data.add_argument('--train-annotations', metavar='JSON', help='COCO file, instead of --data')
@@ -102,7 +113,8 @@ def _add_train(commands) -> None:
 
 
 def _add_evaluate(commands) -> None:
-    parser = _command(commands, 'evaluate', 'evaluate', 'measure the COCO average precision of a model')
+    parser = _command(commands, 'evaluate', 'evaluate',
+                      'measure a model: COCO average precision, panoptic quality, mean IoU')
     parser.add_argument('--model', metavar='DIR_OR_ID', help=f'model folder or ModelScope model id ({_DEFAULT_MODEL})')
     _add_revision(parser)
     parser.add_argument('--data', metavar='ROOT',
@@ -116,6 +128,10 @@ def _add_evaluate(commands) -> None:
     _add_skip_bad(parser)
     parser.add_argument('--annotations', metavar='JSON', help='COCO file, instead of --data')
     parser.add_argument('--images', metavar='DIR', help='folder of the pictures that the COCO file names')
+    parser.add_argument('--task', type=_tasks, metavar='A,B',
+                        help='what to measure: instance (AP), semantic (mIoU), panoptic (PQ), several as far '
+                             'as the model allows it (default: as its configuration says, else what it is trained for)')
+    parser.add_argument('--boundary', action='store_true', help='boundary AP of instances as well')
     parser.add_argument('--json', action='store_true', help='print the measures as JSON')
     parser.add_argument('--record', nargs='?', const='', metavar='FILE',
                         help='write the measures to a file, for the model card (without a name: evaluation.json in '
@@ -128,7 +144,7 @@ def _add_evaluate(commands) -> None:
                         help="write each class's best score threshold (by F1) into the model folder's configuration, "
                              'as the default of predictions')
     parser.add_argument('--engine', choices=('pycocotools', 'faster-coco-eval'),
-                        help='what matches results and objects: the same numbers, the second in less time')
+                        help='what matches instances and objects: the same numbers, the second in less time')
     parser.add_argument('--tta', nargs='?', const='1', metavar='SCALES',
                         help='test-time augmentation: mirrored as well, at these factors or short sides, as in '
                              '0.75,1,1.25 (without a list: mirrored only)')
@@ -160,10 +176,10 @@ def _add_convert(commands) -> None:
     parser.description = '''\
 Make a model folder from weights of another origin.
 
-Reads FastInst weights (the authors' .pth files, ModelScope's own model, bare state dicts) and
-ImageNet backbones (torchvision's ResNets, timm's resnet50d, detectron2's .pkl). What a file is
-follows from what is in it; nothing in it is run. Every entry is accounted for, and the folder
-is run once before it appears.
+Reads weights of FastInst (the authors' .pth files, ModelScope's own model, bare state dicts), of
+Mask2Former (the authors' .pkl files, Hugging Face's folders), and ImageNet backbones (torchvision's
+ResNets, timm's resnet50d, detectron2's .pkl). What a file is follows from what is in it; nothing
+in it is run. Every entry is accounted for, and the folder is run once before it appears.
 
   modelscope-fastinst convert model_final.pth my_model
   modelscope-fastinst convert my_model for_modelscope --to stock'''
@@ -175,6 +191,9 @@ is run once before it appears.
     names = parser.add_mutually_exclusive_group()
     names.add_argument('--classes', type=_names, metavar='A,B', help='names of the classes, if they are not known')
     names.add_argument('--classes-file', metavar='FILE', help='the same from a text file, one name a line')
+    parser.add_argument('--task', choices=('instance', 'semantic', 'panoptic'),
+                        help='what the weights were trained for, if their files do not say')
+    parser.add_argument('--things', type=_names, metavar='A,B', help='for --task panoptic: which classes are things')
     parser.add_argument('--to', choices=('fastinst', 'stock'), default='fastinst',
                         help="stock: the layout that ModelScope's own FastInst reads (default: %(default)s)")
     parser.add_argument('--verbose', action='store_true', help='print what became of every entry')
@@ -241,6 +260,9 @@ are errors: what would stop a training, or make the measured AP wrong.
   modelscope-fastinst data check my_data --config fastinst_d3_r50 --json findings.json --strict"""
     parser.add_argument('root', nargs='?', metavar='ROOT', help='folder of the data set')
     _add_format(parser)
+    parser.add_argument('--task', choices=tuple(TASKS),
+                        help='what the data are for (default: instance where ROOT holds outlines of objects, else what '
+                             'its maps are good for)')
     parser.add_argument('--train-annotations', metavar='JSON', help='COCO file, instead of ROOT')
     parser.add_argument('--train-images', metavar='DIR')
     parser.add_argument('--val-annotations', metavar='JSON')
@@ -287,7 +309,8 @@ def _add_skip_bad(parser) -> None:
 
 
 def _add_format(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--format', choices=('coco', 'yolo', 'labelme', 'voc', 'object-masks'),
+    parser.add_argument('--format', choices=('coco', 'yolo', 'labelme', 'voc', 'object-masks', 'ade20k', 'cityscapes',
+                                             'coco-panoptic', 'semantic-png'),
                         help='of the data set (default: what it looks like)')
 
 
@@ -310,6 +333,14 @@ def _add_font(parser: argparse.ArgumentParser) -> None:
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--device', help='cpu, gpu, cuda:1, ... (default: the GPU if there is one)')
+
+
+def _tasks(text: str) -> list[str]:
+    tasks = _names(text)
+    for task in tasks:
+        if task not in TASKS:
+            raise argparse.ArgumentTypeError(f'{task!r} is none of {", ".join(TASKS)}')
+    return tasks
 
 
 def _names(text: str) -> list[str]:

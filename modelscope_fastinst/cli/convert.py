@@ -24,7 +24,7 @@ def convert(args: argparse.Namespace) -> int:
     from modelscope_fastinst.plugin import conversion
     done = conversion.convert(args.source, args.target, config=args.config, classes=classes, to=args.to,
                               overwrite=args.overwrite, revision=args.revision, device=args.device,
-                              verbose=args.debug)
+                              verbose=args.debug, task=args.task, things=args.things)
     if args.verbose:
         print('\n'.join(table(done)), end='\n\n')
     print('\n'.join(summary(done)))

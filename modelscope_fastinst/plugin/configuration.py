@@ -32,10 +32,16 @@ def plain(value: Any) -> Any:
 def read_configuration(folder: str | os.PathLike) -> dict[str, Any]:
     """The configuration of a model folder, checked for what ModelScope's ``pipeline()`` cannot do without.
 
+    A folder of Hugging Face's has one as well, see ``plugin.huggingface``.
+
     Raises:
         FileNotFoundError: the folder or its ``configuration.json`` is missing.
         ValueError: the file is not JSON, or lacks ``framework``, ``task``, ``pipeline.type`` or ``model.type``.
     """
+    from .huggingface import folder_configuration
+    derived = folder_configuration(folder)
+    if derived is not None:
+        return derived
     path = os.path.join(folder, CONFIGURATION_FILE)
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{path}: no such file; a model folder needs a {CONFIGURATION_FILE}')

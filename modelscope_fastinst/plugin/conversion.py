@@ -31,8 +31,8 @@ STOCK_SETTINGS = {'preprocessor': {'min_size': 640, 'max_size': 1333},
 
 def convert(source: str | os.PathLike, target: str | os.PathLike, *, config: str | None = None,
             classes: Sequence[str] | None = None, to: str = 'fastinst', overwrite: bool = False,
-            revision: str | None = None, device: str | None = None, seed: int = 42,
-            verbose: bool = False) -> Conversion:
+            revision: str | None = None, device: str | None = None, seed: int = 42, verbose: bool = False,
+            task: str | None = None, things: Sequence[str] | None = None) -> Conversion:
     """Converts weights into a model folder: configuration, weights, card. The folder is run once before it is there.
 
     Args:
@@ -47,6 +47,9 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, *, config: str
         device: where it is run, as ``pipeline()`` takes it.
         seed: of the decoder, where the weights are an ImageNet backbone's.
         verbose: let ModelScope's log through.
+        task: what the weights were trained for: 'instance', 'semantic' or 'panoptic'. Files of others do not say it;
+            see ``guessed_task.guess_task`` for what is made of them.
+        things: names of the classes that are things, for a panoptic model.
 
     Returns:
         What became of each entry, with remarks on what was chosen.
@@ -63,7 +66,8 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, *, config: str
     path = _found(source, revision)
     check_target(target, overwrite, path)
     recognised = recognise(read_weights(path))
-    configuration, remarks = choose_configuration(recognised, config, path if path.is_dir() else None, classes)
+    configuration, remarks = choose_configuration(recognised, config, path if path.is_dir() else None, classes, task,
+                                                  things)
     model = configuration['model']
     if to == 'stock':
         if recognised.backbone_only:
@@ -130,6 +134,7 @@ def _lost(configuration: Mapping[str, Any]) -> list[str]:
 
 
 def _write_card(folder: Path, source: str | os.PathLike, recognised: Source) -> None:
+    from modelscope_fastinst import zoo
     from modelscope_fastinst.model_card import CARD_FILE, read_card, says_trained, write_model_card
 
     from .hub import is_model_id
@@ -141,4 +146,5 @@ def _write_card(folder: Path, source: str | os.PathLike, recognised: Source) -> 
     if identified or os.path.isdir(text):   # a model folder, whose card may know better
         trained = trained and says_trained(read_card(recognised.file.path.parent / CARD_FILE))
     write_model_card(folder, source=f'Converted by modelscope-fastinst from {name} ({recognised.description}).',
-                     base_model=text if identified else None, trained=trained)
+                     base_model=text if identified else None, licence=zoo.licence_of_weights(recognised.file.path.name),
+                     trained=trained)

@@ -123,12 +123,19 @@ def is_complete(folder: Path) -> bool:
 
 def _looks_complete(folder: Path) -> bool:
     """Whether a snapshot of which no record says what belongs to it has a configuration and whole weights."""
-    from modelscope_fastinst.checkpoints.reading import WEIGHT_FILES
-    if not isinstance(read_json(folder / 'configuration.json'), Mapping):
+    from modelscope_fastinst.checkpoints.formats import CheckpointError
+    from modelscope_fastinst.checkpoints.reading import INDEX_FILES, WEIGHT_FILES, shards
+
+    from .huggingface import is_huggingface_folder
+    if not isinstance(read_json(folder / 'configuration.json'), Mapping) and not is_huggingface_folder(folder):
         return False
     if any(file.name.endswith(_PARTIAL_SUFFIXES) for file in folder.rglob('*')):
         return False
     weights = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
+    try:
+        weights += [file for name in INDEX_FILES if (folder / name).is_file() for file in shards(folder / name)]
+    except CheckpointError:   # a piece is missing
+        return False
     return bool(weights) and all(_ends_where_it_says(file) for file in weights)
 
 

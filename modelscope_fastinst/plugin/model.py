@@ -29,7 +29,6 @@ from modelscope_fastinst.structures import TASKS, NetworkOutput, Target
 WEIGHTS_FILE = 'model.safetensors'
 
 
-@MODELS.register_module(TASK, module_name='mask2former', force=True)
 @MODELS.register_module(TASK, module_name='fastinst', force=True)
 class FastInstModel(TorchModel):
     """A network (FastInst, Mask2Former or what lies between) with its objective, in ModelScope's manner.
@@ -39,7 +38,6 @@ class FastInstModel(TorchModel):
 
     Args:
         model_dir: folder with the weights (``model.safetensors``, or else ``pytorch_model.pt`` or ``.bin``).
-        type: 'fastinst' or 'mask2former', see ``models.build``.
         backbone, encoder, decoder: sections of the configuration, see ``models.build.build_network``. Not mutated.
         classes: names of the classes, in the order of the class logits.
         task: what it is trained for: 'instance', 'semantic' or 'panoptic'. The weights of a panoptic model answer all
@@ -50,6 +48,7 @@ class FastInstModel(TorchModel):
         criterion: settings of the training objective, see ``objective.criterion.build_criterion``.
 
     Attributes:
+        architecture: ``model.type``, see ``models.build.ARCHITECTURES``; ModelScope keeps it from the constructor.
         thing_classes: indices of the classes that are things: all for 'instance', none for 'semantic'.
 
     Raises:
@@ -57,8 +56,9 @@ class FastInstModel(TorchModel):
         CheckpointError: the weights are missing, broken, or do not fit the network.
     """
 
-    def __init__(self, model_dir: str | None = None, *args: Any, type: str = 'fastinst',
-                 backbone: Mapping[str, Any] | None = None,
+    architecture = 'fastinst'
+
+    def __init__(self, model_dir: str | None = None, *args: Any, backbone: Mapping[str, Any] | None = None,
                  encoder: Mapping[str, Any] | None = None, decoder: Mapping[str, Any] | None = None,
                  classes: Sequence[str] | None = None, pretrained: bool | None = None,
                  criterion: Mapping[str, Any] | None = None, task: str = 'instance',
@@ -68,22 +68,23 @@ class FastInstModel(TorchModel):
         unknown = sorted(set(kwargs) - LOADER_KEYS)
         if unknown:
             raise ValueError(f'{where}: unknown settings {unknown}; known are backbone, classes, criterion, decoder, '
-                             'encoder, pretrained, task, things, type')
+                             'encoder, pretrained, task, things')
         self.classes = _checked_classes(classes, decoder or {}, where)
         sections = {name: plain(section) for name, section in
                     (('backbone', backbone), ('encoder', encoder), ('decoder', decoder)) if section is not None}
         if 'decoder' in sections:
             sections['decoder']['num_classes'] = len(self.classes)
         self.task, self.thing_classes = task, _checked_things(task, things, self.classes, where)
-        self._settings = {'type': type, 'classes': self.classes, **sections}
+        self._settings = {'type': self.architecture, 'classes': self.classes, **sections}
         if task != 'instance':
             self._settings['task'] = task
         if things is not None:
             self._settings['things'] = list(things)
         if criterion is not None:
             self._settings['criterion'] = plain(criterion)
-        self.network = build_network({'type': type, **sections})
-        self.criterion = build_criterion(plain(criterion) if criterion is not None else None, len(self.classes))
+        self.network = build_network({'type': self.architecture, **sections})
+        self.criterion = build_criterion(plain(criterion) if criterion is not None else None, len(self.classes),
+                                         proposals=self.network.sem_seg_head.predictor.proposes_queries)
         self.optimized_for_inference = False
         self.weights_loaded = False
         if pretrained or (pretrained is None and model_dir):
@@ -189,6 +190,13 @@ class FastInstModel(TorchModel):
         write_together({weights_file: lambda stream: stream.write(weights),
                         file: lambda stream: stream.write(configuration)},
                        withdraw=None if _same_model(file, configuration) else file, needed=len(weights))
+
+
+@MODELS.register_module(TASK, module_name='mask2former', force=True)
+class Mask2FormerModel(FastInstModel):
+    """The same with Mask2Former's pixel decoder and transformer decoder where the sections do not name others."""
+
+    architecture = 'mask2former'
 
 
 def _same_model(file: Path, configuration: bytes) -> bool:

@@ -11,20 +11,26 @@ from torch import nn
 from .trainer_keys import ConfigurationError
 
 STAGES = ('stem', 'res2', 'res3', 'res4', 'res5')
-# What carries the stages' names in timm's layout.
-_TIMM_NAMES = {'stem': ('conv1', 'bn1'), 'res2': ('layer1',), 'res3': ('layer2',), 'res4': ('layer3',),
-               'res5': ('layer4',)}
+# The backbones' modules by stage: detectron2's names, timm's, and Swin's (whose stem is the embedding of patches).
+_LAYOUTS = (
+    {stage: (stage,) for stage in STAGES},
+    {'stem': ('conv1', 'bn1'), 'res2': ('layer1',), 'res3': ('layer2',), 'res4': ('layer3',), 'res5': ('layer4',)},
+    {'stem': ('patch_embed',), 'res2': ('layers.0',), 'res3': ('layers.1',), 'res4': ('layers.2',),
+     'res5': ('layers.3',)},
+)
 
 
 def freeze(network: nn.Module, setting: int | str | Sequence[str] | None) -> list[nn.Module]:
     """Takes parts of the network out of the training: their parameters need no gradient any more.
 
-    The trainer keeps them in evaluation mode, so that their batch norms do not learn either.
+    The trainer keeps them in evaluation mode, so that their batch norms do not learn either, and none of their blocks
+    is left out by stochastic depth.
 
     Args:
         setting: ``train.freeze``: how many leading parts of the backbone (1: the stem, 2: stem and res2, ... 5; as
             detectron2's ``FREEZE_AT``), or names: 'stem', 'res2' ... 'res5', or those of the network's modules, such as
-            'backbone' or 'sem_seg_head.pixel_decoder'. None, 0 or an empty list: nothing.
+            'backbone' or 'sem_seg_head.pixel_decoder'. None, 0 or an empty list: nothing. A Swin's stem is the
+            embedding of patches; the norms of its outputs belong to no stage.
 
     Returns:
         The frozen modules.
@@ -45,9 +51,9 @@ def freeze(network: nn.Module, setting: int | str | Sequence[str] | None) -> lis
 
 def _parts(network: nn.Module, name: str) -> list[nn.Module]:
     if name in STAGES:
-        backbone = network.backbone
-        own = (name,) if hasattr(backbone, 'stem') else _TIMM_NAMES[name]
-        return [getattr(backbone, part) for part in own if hasattr(backbone, part)]   # late stages may not be built
+        parts = dict(network.backbone.named_modules())
+        layout = next((layout for layout in _LAYOUTS if layout['stem'][0] in parts), _LAYOUTS[0])
+        return [parts[part] for part in layout[name] if part in parts]   # late stages may not be built
     modules = dict(network.named_modules())
     if name not in modules or not name:
         near = difflib.get_close_matches(name, [*STAGES, *modules], 1)

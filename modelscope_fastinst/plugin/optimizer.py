@@ -1,7 +1,8 @@
 """The recipe's optimiser: which tensor learns how fast, and how the learning rate runs over the training.
 
-The rules are those of the authors' training script (junjiehe96/FastInst, ``train_net.py``): the backbone learns ten
-times slower than the rest; norms and embeddings have no weight decay; everything else, biases included, has.
+The rules are those of the authors' training scripts (``train_net.py`` of facebookresearch/Mask2Former and of
+junjiehe96/FastInst): the backbone learns ten times slower than the rest; norms and embeddings, and Swin's tables of
+positions, have no weight decay; everything else, biases included, has.
 """
 from __future__ import annotations
 
@@ -15,7 +16,13 @@ import torch
 from torch import nn
 
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+# Bare parameters that are embeddings too, of positions in Swin: never decayed.
+_POSITION_TABLES = ('relative_position_bias_table', 'absolute_pos_embed')
 _STAGES = ('stem', 'res2', 'res3', 'res4', 'res5')
+# The same stages in a ResNet-D and in a Swin, by the beginning of the names below the backbone.
+_OTHER_STAGES = {'conv1': 'stem', 'bn1': 'stem', 'layer1': 'res2', 'layer2': 'res3', 'layer3': 'res4', 'layer4': 'res5',
+                 'patch_embed': 'stem', 'layers.0': 'res2', 'layers.1': 'res3', 'layers.2': 'res4', 'layers.3': 'res5',
+                 'norm0': 'res2', 'norm1': 'res3', 'norm2': 'res4', 'norm3': 'res5'}
 _OWN_KEYS = ('backbone_multiplier', 'weight_decay_norm', 'weight_decay_embed', 'layer_decay', 'paramwise')
 _WARMUPS = ('LinearWarmup', 'ConstantWarmup', 'ExponentialWarmup')
 _SCHEDULES = ('MultiStepLR', 'CosineAnnealingLR', 'PolynomialLR', 'ConstantLR')
@@ -30,7 +37,8 @@ def parameter_settings(net: nn.Module, lr: float, weight_decay: float, *, backbo
     Args:
         net: the network; a tensor whose name has ``backbone`` in it belongs to the backbone.
         lr: learning rate of everything but the backbone.
-        weight_decay: decay of convolutions, linear layers and attention, their biases, and bare parameters.
+        weight_decay: decay of convolutions, linear layers and attention, their biases, and bare parameters but for
+            Swin's ``relative_position_bias_table``.
         backbone_multiplier: times ``lr`` for the backbone; 1.0 suits a backbone that starts from random numbers.
         weight_decay_norm: decay of batch, group and layer norms.
         weight_decay_embed: decay of ``nn.Embedding`` tables (the auxiliary queries).
@@ -55,7 +63,7 @@ def parameter_settings(net: nn.Module, lr: float, weight_decay: float, *, backbo
                 continue
             seen.add(id(parameter))
             full_name = f'{module_name}.{name}' if module_name else name
-            decay = weight_decay
+            decay = 0.0 if name in _POSITION_TABLES else weight_decay
             if _is_norm(module):
                 decay = weight_decay_norm
             elif isinstance(module, _EMBEDDINGS):
@@ -68,9 +76,12 @@ def parameter_settings(net: nn.Module, lr: float, weight_decay: float, *, backbo
 
 
 def _stage_of(name: str) -> str | None:
-    """The backbone's stage that a tensor belongs to: 'res4' for 'backbone.res4.0.conv1.weight'."""
-    found = re.search(r'(?:^|\.)backbone\.(\w+)\.', name)
-    return found[1] if found else None
+    """The backbone's stage that a tensor belongs to: 'res4' for 'backbone.res4.0.conv1.weight'.
+
+    Also for 'backbone.layer3.0.conv1.weight' and for 'backbone.layers.2.blocks.0.norm1.weight'.
+    """
+    found = re.search(r'(?:^|\.)backbone\.(layers\.\d|\w+)\.', name)
+    return _OTHER_STAGES.get(found[1], found[1]) if found else None
 
 
 def _stage_factors(net: nn.Module, decay: float | None) -> dict[str | None, float]:

@@ -12,6 +12,7 @@ from modelscope.utils.constant import ModeKeys
 
 from modelscope_fastinst.data.augment import InferenceTransform, TrainTransform
 from modelscope_fastinst.data.image import ImageError, read_image
+from modelscope_fastinst.data.input_size import build_inference_transform
 from modelscope_fastinst.plugin.configuration import LOADER_KEYS, plain
 from modelscope_fastinst.structures import Sample
 
@@ -33,6 +34,7 @@ class FastInstPreprocessor(Preprocessor):
         model_dir: not used; ModelScope gives it to every preprocessor.
         mode: 'train' augments; 'eval' and 'inference' resize.
         min_size, max_size: short and longest long side of the network's input in pixels.
+        multiple_of, size: see ``data.input_size.StretchTransform``, which resizes where one of them is given.
         train: arguments of the augmentation; default the recipe's.
         **kwargs: arguments of the augmentation, in place of ``train``.
 
@@ -41,14 +43,15 @@ class FastInstPreprocessor(Preprocessor):
     """
 
     def __init__(self, model_dir: str | None = None, mode: str = ModeKeys.INFERENCE, min_size: int = 640,
-                 max_size: int | None = 853, train: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+                 max_size: int | None = 853, train: Mapping[str, Any] | None = None,
+                 multiple_of: int | None = None, size: Any = None, **kwargs: Any) -> None:
         super().__init__(mode)
-        self.min_size, self.max_size = min_size, max_size
-        self.resize = InferenceTransform(min_size, max_size)
+        self.min_size, self.max_size, self.multiple_of = min_size, max_size, multiple_of
+        self.resize = build_inference_transform(min_size, max_size, multiple_of, plain(size))
         augmentation = {key: plain(value) for key, value in kwargs.items() if key not in LOADER_KEYS}
         if augmentation and train is not None:
             raise ValueError(f'preprocessor: unknown settings {sorted(augmentation)}; '
-                             'known are min_size, max_size, train')
+                             'known are min_size, max_size, multiple_of, size, train')
         # In ModelScope's form the train section holds max_size for the augmentation.
         in_place = {'max_size': max_size, **augmentation} if augmentation else {}
         self.augment = _train_transform(plain(train) if train is not None else in_place, model_dir)
@@ -84,8 +87,8 @@ class FastInstPreprocessor(Preprocessor):
         """
         if min_size is None and max_size is None:
             return self.resize
-        return InferenceTransform(self.min_size if min_size is None else min_size,
-                                  self.max_size if max_size is None else max_size)
+        return build_inference_transform(self.min_size if min_size is None else min_size,
+                                         self.max_size if max_size is None else max_size, self.multiple_of)
 
 
 def _train_transform(settings: dict[str, Any], model_dir: str | None) -> Any:

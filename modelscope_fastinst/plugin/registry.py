@@ -55,7 +55,10 @@ NAMES = (
     _name('PREPROCESSORS', 'cv', 'fastinst-preprocessor', 'preprocessor'),
     _name('TRAINERS', 'default', 'fastinst-trainer', 'trainer'),
     _name('METRICS', 'default', 'fastinst-coco-metric', 'metric'),
+    _name('METRICS', 'default', 'fastinst-panoptic-metric', 'metric_panoptic'),
+    _name('METRICS', 'default', 'fastinst-semantic-metric', 'metric_semantic'),
     _name('CUSTOM_DATASETS', TASK, 'fastinst', 'dataset'),
+    _name('CUSTOM_DATASETS', TASK, 'mask2former', 'dataset'),
 )
 
 _lock = RLock()

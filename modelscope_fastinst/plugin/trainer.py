@@ -20,18 +20,29 @@ from torch import nn
 from modelscope_fastinst.checkpoints import load_weights
 from modelscope_fastinst.data.collate import collate
 
-from . import batch_scaling, default_recipe, evaluation_settings, processes, trainer_config, trainer_keys, trainer_start
+from . import (
+    batch_scaling,
+    default_recipe,
+    evaluation_settings,
+    measured_tasks,
+    processes,
+    trainer_config,
+    trainer_keys,
+    trainer_start,
+)
 from .checkpoint_files import find_state, find_whole_state
 from .checkpoint_hook import CheckpointHook, restore
 from .configuration import plain
 from .dataset import open_data
 from .ema_hook import EmaHook
+from .huggingface import tell_guesses
 from .network_setup import freeze, set_up
 from .optimize_hook import OptimizeHook
 from .optimizer import build_optimizer, build_scheduler
 from .own_hooks import build_hooks
 from .registry import TASK
 from .result_folders import OUTPUT_DIR, write_results
+from .task_data import settle_things, task_of, task_of_weights
 from .trainer_keys import ConfigurationError
 from .training_log import TrainingLog
 from .training_loop import LoopingTrainer
@@ -145,7 +156,9 @@ class FastInstTrainer(LoopingTrainer):
             return os.path.dirname(os.path.abspath(model))
         from .hub import model_directory
         with processes.first_here_first():
-            return model_directory(model, model_revision)
+            folder = model_directory(model, model_revision)
+        tell_guesses(folder, hint='set model.task')
+        return folder
 
     def rebuild_config(self, cfg: Any) -> Any:
         """Applies the caller's changes, checks everything, opens the data and settles the classes."""
@@ -158,6 +171,10 @@ class FastInstTrainer(LoopingTrainer):
             cfg.merge_from_dict(self._cfg_options)
         classes, max_epochs, _, seed = self._asked_for
         self._file = file
+        if (self._given_model is not None and cfg.safe_get('model')
+                and getattr(self._given_model, 'task', 'instance') != task_of(cfg, file)):
+            cfg.model['task'] = self._given_model.task
+        measured_tasks.forget_other_task(cfg, before)
         default_recipe.with_defaults(cfg, *self._sources)
         inherited = trainer_config.inherited_evaluation(cfg, before) if self._starts_from_model else []
         self._scaled = batch_scaling.scale_to_batch(cfg, before, self._cfg_options or (), processes.world_size(), file)
@@ -186,9 +203,16 @@ class FastInstTrainer(LoopingTrainer):
         train_set, eval_set, self.model_classes = open_data(cfg, *self._sources, self._given_preprocessor, classes, own,
                                                             file)
         self._data = train_set, eval_set
+        things = settle_things(task_of(cfg, file), cfg.safe_get('model.things'), self._data, self.model_classes,
+                               replaceable=self._starts_from_model and train_set is not None
+                               and cfg.safe_get('model.things') == before.safe_get('model.things'), file=file)
         self._weights_classes = trainer_config.classes_of_weights(self.model_dir, before)
+        self._task_before = task_of_weights(self.model_dir, before)
         evaluation_settings.forget_thresholds(cfg, self.model_classes)
         cfg.model['classes'] = list(self.model_classes)
+        cfg.model.pop('things', None)
+        if things is not None:
+            cfg.model['things'] = things
         cfg.model['decoder'] = {**(cfg.safe_get('model.decoder') or {}), 'num_classes': len(self.model_classes)}
         if eval_set is None:
             trainer_config.remove(cfg, inherited)
@@ -216,6 +240,9 @@ class FastInstTrainer(LoopingTrainer):
             self._start = trainer_start.from_backbone(model.network, backbone)
         else:
             self._start = trainer_start.from_nothing(model.network)
+        if pretrained and model.task != self._task_before:
+            self._start.message += f'; it was a model for the task "{self._task_before}", and becomes one for ' \
+                                   f'"{model.task}"'
         if needless:
             self._start.message += f'; train.backbone_weights {backbone} are not used: {needless}'
         if self._norms_frozen:

@@ -9,9 +9,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .configuration import BY_CLASS, CONFIGURATION_FILE, plain
+from .configuration import BY_CLASS, CONFIGURATION_FILE, plain, read_configuration
 from .engine_values import check_engine, check_metric_key
 from .evaluation_settings import check_evaluation
+from .huggingface import is_huggingface_folder
+from .measured_tasks import check_measured
 from .optimizer import check_rates, lr_factor
 from .trainer_keys import ConfigurationError, section_at
 
@@ -86,6 +88,7 @@ def check_values(cfg: Any, *, has_train: bool, has_eval: bool, file: str = 'conf
         check_metric_key(cfg, 'train.checkpoint.best.metric_key', get('train.checkpoint.best.metric_key'), file)
     check_engine(cfg, has_train=has_train, file=file)
     check_evaluation(plain(get('evaluation') or {}), file)
+    check_measured(cfg, file)
     if has_train and not has_eval and get('evaluation.period') is not None:
         raise ConfigurationError(f'{file}: evaluation.period asks for evaluation during the training, but there is no '
                                  'evaluation set: give eval_dataset= or dataset.val, or remove evaluation.period')
@@ -123,7 +126,9 @@ def classes_of_weights(folder: str, configuration: Any) -> list[str] | None:
         configuration: what counts where the folder has no ``configuration.json``.
     """
     file = os.path.join(folder, CONFIGURATION_FILE)
-    if os.path.isfile(file):
+    if is_huggingface_folder(folder):
+        names = read_configuration(folder)['model']['classes']
+    elif os.path.isfile(file):
         with open(file, encoding='utf-8') as text:
             names = section_at(json.load(text), 'model.classes')
     else:

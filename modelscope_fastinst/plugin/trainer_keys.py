@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from modelscope_fastinst.data.augment import InferenceTransform, TrainTransform
+from modelscope_fastinst.data.augment import TrainTransform
+from modelscope_fastinst.data.input_size import build_inference_transform
 
 PREPROCESSOR = 'fastinst-preprocessor'
 
@@ -16,9 +17,9 @@ _COUNT_KEYS = ('interval', 'by_epoch', 'save_dir', 'output_dir', 'output_sub_dir
 # Known keys by section. None stands for any.
 _KNOWN: dict[str, Sequence[str] | None] = {
     'model': ('type', 'pretrained', 'classes', 'backbone', 'encoder', 'decoder', 'criterion', 'task', 'things'),
-    'preprocessor': ('type', 'train', 'val', 'mode', *inspect.signature(InferenceTransform).parameters),
+    'preprocessor': ('type', 'train', 'val', 'mode', *inspect.signature(build_inference_transform).parameters),
     'preprocessor.train': ('type', 'mode', *inspect.signature(TrainTransform).parameters),
-    'preprocessor.val': ('type', 'mode', *inspect.signature(InferenceTransform).parameters),
+    'preprocessor.val': ('type', 'mode', *inspect.signature(build_inference_transform).parameters),
     'dataset': ('train', 'val'),
     'train': ('work_dir', 'max_epochs', 'max_iters', 'backbone_weights', 'train_iters_per_epoch', 'dataloader',
               'optimizer', 'lr_scheduler', 'batch_scaling', 'checkpoint', 'logging', 'hooks', 'amp', 'ema', 'seed',
@@ -39,7 +40,7 @@ _KNOWN: dict[str, Sequence[str] | None] = {
     'train.ema': ('decay', 'evaluate_raw'),
     'train.early_stopping': ('patience', 'metric_key', 'min_delta', 'rule'),
     'evaluation': ('dataloader', 'metrics', 'period', 'amp', 'val_iters_per_epoch', 'engine', 'tta', 'thresholds',
-                   'report'),
+                   'report', 'boundary'),
     'evaluation.dataloader': _LOADER_KEYS,
     'evaluation.period': ('interval', 'by_epoch', 'eval_strategy', 'start_idx'),
 }

@@ -13,18 +13,22 @@ from modelscope_fastinst import zoo
 from modelscope_fastinst.checkpoints.conversion import KeyMatch, match_keys
 from modelscope_fastinst.checkpoints.formats import CheckpointError
 from modelscope_fastinst.checkpoints.loading import UNTRAINED_BIAS
-from modelscope_fastinst.checkpoints.sources import Source
-from modelscope_fastinst.models.build import build_network
+from modelscope_fastinst.checkpoints.sources import MASK2FORMER, Source
+from modelscope_fastinst.models.build import ARCHITECTURES, build_network
 
 from .configuration import CONFIGURATION_FILE, plain, read_configuration, read_configuration_file
+from .huggingface import is_huggingface_folder
+from .mask2former_configuration import mask2former_configuration
 
-# Its outputs are the classes and "no object".
-_CLASSES_KEY = 'sem_seg_head.predictor.query_proposal.conv_proposal_cls_logits.2.bias'
+# The outputs of the first of them that a file has are the classes and "no object".
+_CLASSES_KEYS = ('sem_seg_head.predictor.query_proposal.conv_proposal_cls_logits.2.bias',
+                 'sem_seg_head.predictor.class_embed.bias', 'sem_seg_head.predictor.class_embed_layers.0.layers.2.bias')
 _SECTIONS = ('backbone', 'encoder', 'decoder')
 
 
-def choose_configuration(source: Source, given: str | None, folder: Path | None,
-                         classes: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
+def choose_configuration(source: Source, given: str | None, folder: Path | None, classes: Sequence[str] | None,
+                         task: str | None = None,
+                         things: Sequence[str] | None = None) -> tuple[dict[str, Any], list[str]]:
     """The whole configuration for a weight file, and what the user should know of the choice.
 
     Args:
@@ -32,10 +36,13 @@ def choose_configuration(source: Source, given: str | None, folder: Path | None,
         given: a configuration file, or a name of ``zoo.NAMES``; None to find out.
         folder: the model folder that the file was found in; its configuration is taken if none is given.
         classes: names of the classes instead of the configuration's.
+        task: what the weights were trained for, instead of what the configuration says.
+        things: names of the classes that are things; makes the task panoptic.
 
     Raises:
         CheckpointError: no published configuration fits, or the number of classes does not.
-        ValueError, OSError: the configuration given cannot be read, or describes no FastInst.
+        ValueError, OSError: the configuration given cannot be read, or describes no model of ours; ``task`` and
+            ``things`` do not fit.
     """
     remarks: list[str] = []
     template = True   # of a published model: its classes may be others
@@ -43,7 +50,10 @@ def choose_configuration(source: Source, given: str | None, folder: Path | None,
         file = zoo.find(given)
         template = not os.path.isfile(given)
         configuration = _template(given, source) if template else read_configuration_file(str(file))
-    elif folder is not None and (folder / CONFIGURATION_FILE).is_file():
+    elif source.kind in MASK2FORMER and not _has_own(folder):
+        # with new names for the classes, things are told by these
+        configuration, remarks = mask2former_configuration(source, task, () if things and classes else things)
+    elif _has_own(folder):
         configuration = _completed(plain(read_configuration(folder)), source)
         template = False
     else:
@@ -53,18 +63,52 @@ def choose_configuration(source: Source, given: str | None, folder: Path | None,
     configuration = copy.deepcopy(configuration)
     model = configuration['model']
     where = given or folder or 'the configuration'
-    if model['type'] != 'fastinst' or not all(isinstance(model.get(section), Mapping) for section in _SECTIONS):
-        raise ValueError(f'{where}: describes no FastInst; model.type must be "fastinst", with the sections '
-                         f'{", ".join(_SECTIONS)}')
+    if model['type'] not in ARCHITECTURES or not all(isinstance(model.get(section), Mapping) for section in _SECTIONS):
+        raise ValueError(f'{where}: describes no FastInst; model.type must be "fastinst" or "mask2former", with the '
+                         f'sections {", ".join(_SECTIONS)}')
     before = [str(name) for name in model.get('classes') or []]
     model['classes'], remark = _classes(source, model, classes, template, str(where))
-    found_out = bool(remarks)
+    _settle_task(model, before, task, things)
+    found_out = bool(remarks) and source.kind not in MASK2FORMER
     if found_out and not remark and classes is None and not source.backbone_only:
         remark = [f'{len(model["classes"])} classes, taken to be COCO\'s; give --classes to name others']
     _rename_thresholds(configuration, before, model['classes'])
     model['decoder'] = {**model['decoder'], 'num_classes': len(model['classes'])}
-    model['encoder'] = {**model['encoder'], 'norm': _encoder_norm(source)}
+    if source.kind not in MASK2FORMER and model['encoder'].get('type', 'ppm-fpn') == 'ppm-fpn':
+        model['encoder'] = {**model['encoder'], 'norm': _encoder_norm(source)}
     return configuration, [*remarks, *remark]
+
+
+def _has_own(folder: Path | None) -> bool:
+    """Whether the folder of the weights has a configuration of ours or of ModelScope's."""
+    return folder is not None and (folder / CONFIGURATION_FILE).is_file() and not is_huggingface_folder(folder)
+
+
+def _settle_task(model: dict[str, Any], before: Sequence[str], task: str | None, things: Sequence[str] | None) -> None:
+    """What the caller says of the task, and things under the classes' new names.
+
+    Raises:
+        ValueError: ``things`` without a panoptic task, or the other way round.
+    """
+    if things is not None:
+        if task not in (None, 'panoptic'):
+            raise ValueError(f'things go with panoptic segmentation; the task is {task!r}')
+        task = 'panoptic'
+    chosen = task or model.get('task') or 'instance'
+    if task is not None:
+        model['task'] = task
+    known = model.pop('things', None)
+    if chosen != 'panoptic':
+        return
+    if things is None and known is not None:
+        new = dict(zip(before, model['classes'], strict=False)) if len(before) == len(model['classes']) else {}
+        things = [new.get(name, name) for name in known]
+    if things is None:
+        raise ValueError('a panoptic model needs the names of the classes that are things; give --things')
+    unknown = [name for name in things if name not in model['classes']]
+    if unknown:
+        raise ValueError(f'things: {unknown} are not among the classes {model["classes"]}')
+    model['things'] = list(things)
 
 
 def _rename_thresholds(configuration: Mapping[str, Any], before: Sequence[str], after: Sequence[str]) -> None:
@@ -133,9 +177,10 @@ def _matches(source: Source) -> dict[str, KeyMatch]:
 
 
 def _number_of_classes(source: Source) -> int:
-    key = next((key for key, name in source.names.items() if name == _CLASSES_KEY), None)
+    keys = {name: key for key, name in source.names.items() if name in _CLASSES_KEYS}
+    key = next((keys[name] for name in _CLASSES_KEYS if name in keys), None)
     if key is None or source.file.state[key].ndim != 1 or len(source.file.state[key]) < 2:
-        raise CheckpointError(f'{source.file.path}: holds an incomplete FastInst; {_CLASSES_KEY} is missing')
+        raise CheckpointError(f'{source.file.path}: holds an incomplete FastInst; {_CLASSES_KEYS[0]} is missing')
     return len(source.file.state[key]) - 1
 
 

@@ -57,14 +57,17 @@ def test_every_key_is_accounted_for_or_it_is_an_error(change, message, tmp_path)
 
 
 @pytest.mark.parametrize(('keys', 'name'), [
-    pytest.param(['sem_seg_head.predictor.query_feat.weight', 'backbone.stem.conv1.weight'], 'Mask2Former',
-                 id='Mask2Former'),
+    pytest.param(['sem_seg_head.predictor.query_feat.weight', 'sem_seg_head.predictor.label_enc.weight'], 'MaskDINO',
+                 id='MaskDINO'),
+    pytest.param(['model.transformer_module.queries_embedder.weight'], 'Transformers\' MaskFormer', id='MaskFormer'),
     pytest.param(['backbone.bottom_up.stem.conv1.weight', 'proposal_generator.rpn_head.conv.weight'], 'Mask R-CNN',
                  id='Mask R-CNN of detectron2'),
     pytest.param(['backbone.body.conv1.weight', 'roi_heads.box_head.fc6.weight'], 'Mask R-CNN',
                  id='Mask R-CNN of torchvision'),
     pytest.param(['backbone.0.body.conv1.weight', 'class_embed.weight'], 'DETR', id='DETR'),
-    pytest.param(['patch_embed.proj.weight', 'layers.0.blocks.0.norm1.weight'], 'Swin', id='Swin'),
+    pytest.param(['patch_embed.proj.weight', 'layers.0.blocks.0.norm1.weight', 'layers.0.blocks.0.attn.logit_scale'],
+                 'a Swin transformer of version 2', id='Swin V2'),
+    pytest.param(['patch_embed.proj.weight', 'cls_token', 'blocks.0.norm1.weight'], 'a vision transformer', id='ViT'),
 ])
 def test_other_networks_are_known_by_name(keys, name, tmp_path):
     torch.save({'model': {key: torch.zeros(1) for key in keys}}, tmp_path / 'other.pth')

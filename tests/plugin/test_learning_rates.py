@@ -33,6 +33,41 @@ def test_the_rate_decays_from_the_last_stage_to_the_stem(multiplier, net):
     assert {rate for name, rate in found.items() if not name.startswith('backbone.')} == {1.0}
 
 
+def test_the_rate_decays_by_the_stages_of_swin_and_of_resnet_d_too():
+    """Norms of a Swin's outputs belong to their stages."""
+    head = {'encoder': {'convs_dim': 64}, 'decoder': {'num_classes': 2, 'hidden_dim': 64, 'dec_layers': 1}}
+    stages = {
+        'swin': ['patch_embed', 'layers.0', 'layers.1', 'layers.2', 'layers.3'],
+        'resnet_d': ['conv1', 'layer1', 'layer2', 'layer3', 'layer4'],
+    }
+    for kind, names in stages.items():
+        with torch.device('meta'):
+            net = build_fastinst({'backbone': {'type': kind, 'out_features': ['res3', 'res4', 'res5']}, **head})
+        found = rates(net, backbone_multiplier=1.0, layer_decay=0.5)
+        for number, stage in enumerate(reversed(names), 1):
+            assert {rate for name, rate in found.items() if name.startswith(f'backbone.{stage}.')} == {0.5 ** number}
+        if kind == 'swin':
+            assert [found[f'backbone.norm{i}.weight'] for i in (1, 2, 3)] == [1 / 8, 1 / 4, 1 / 2]
+        assert 1.0 not in {rate for name, rate in found.items() if name.startswith('backbone.')}
+
+
+def test_what_decays_in_mask2former_with_swin():
+    """As its authors have it: norms, embeddings and Swin's tables of positions do not; bare parameters do."""
+    with torch.device('meta'):
+        net = build_fastinst({'type': 'mask2former', 'backbone': {'type': 'swin'},
+                              'encoder': {'convs_dim': 64, 'enc_layers': 1},
+                              'decoder': {'num_classes': 2, 'hidden_dim': 64, 'dec_layers': 1}})
+    settings = parameter_settings(net, 1e-4, 0.05)
+    undecayed = {name for name, (_, decay) in settings.items() if not decay}
+    norms = {f'{name}.{part}' for name, module in net.named_modules() for part in ('weight', 'bias')
+             if isinstance(module, (torch.nn.LayerNorm, torch.nn.GroupNorm))}
+    tables = {name for name in settings if name.endswith('relative_position_bias_table')}
+    embeddings = {f'sem_seg_head.predictor.{name}.weight' for name in ('query_feat', 'query_embed', 'level_embed')}
+    assert len(tables) == 12 and undecayed == norms | tables | embeddings
+    assert settings['sem_seg_head.pixel_decoder.transformer.level_embed'] == (1e-4, 0.05)
+    assert {rate for name, (rate, _) in settings.items() if name.startswith('backbone.')} == {1e-4 * 0.1}
+
+
 def test_no_decay_is_a_decay_of_one(net):
     assert rates(net, layer_decay=1.0) == rates(net, layer_decay=None) == rates(net)
 

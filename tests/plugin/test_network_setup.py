@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import pytest
 import torch
@@ -57,6 +58,26 @@ def test_stages_have_the_same_names_in_timms_layout():
                           'decoder': {**configuration()['model']['decoder'], 'num_classes': 2}})
     freeze(net, 2)
     assert prefixes(net) == {'backbone.conv1', 'backbone.bn1', 'backbone.layer1'}
+
+
+SWIN = {'type': 'swin', 'embed_dim': 8, 'depths': [1, 1, 1, 1], 'num_heads': [1, 1, 2, 2],
+        'out_features': ['res3', 'res4', 'res5']}
+
+
+@pytest.mark.parametrize(('setting', 'frozen'), [
+    pytest.param(1, {'patch_embed'}, id='the embedding of patches'),
+    pytest.param(3, {'patch_embed', 'layers.0', 'layers.1'}, id='and two stages, without the norm of the second'),
+    pytest.param(['res5'], {'layers.3'}, id='by name'),
+])
+def test_stages_have_the_same_names_in_swin(setting, frozen):
+    model = configuration()['model']
+    net = build_fastinst({'backbone': SWIN, 'encoder': model['encoder'],
+                          'decoder': {**model['decoder'], 'num_classes': 2}})
+    modules = freeze(net, setting)
+    found = {re.sub(r'^backbone\.(layers\.\d|\w+).*', r'\1', name)
+             for name, p in net.named_parameters() if not p.requires_grad}
+    assert found == frozen
+    assert not any(module.training for part in modules for module in part.modules())
 
 
 @pytest.mark.parametrize(('setting', 'message'), [

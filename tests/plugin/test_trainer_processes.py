@@ -18,6 +18,8 @@ from modelscope_fastinst.plugin.stop_hook import StopHook
 from modelscope_fastinst.results.rle import encode
 from modelscope_fastinst.structures import Instances, Sample
 
+from .panoptic_runs import metrics_on
+
 CLASSES = ['thing']
 
 
@@ -63,7 +65,7 @@ def work(rank, folder):
         shared = {'join': join('cpu'), 'processes': processes.world_size(), 'mean': averaged({'loss': rank}, cpu),
                   'from the first': from_first(lambda: f'of {rank}'), 'all': processes.gathered(rank),
                   'one is not finite': largest(rank == 1, cpu), 'all are finite': largest(False, cpu),
-                  'values': gathered_values([metric_of(images)])}
+                  'values': gathered_values([metric_of(images), *metrics_on([(0, 1, 2), (1, 2, 3)][rank])])}
         with first_here_first():   # a download, which is there for whoever comes later
             fetched = Path(folder, 'fetched')
             own = {'was there': fetched.exists()}
@@ -93,5 +95,5 @@ def test_two_processes_agree_and_count_each_image_once(tmp_path):
                           'error': 'another training process failed; its own message says why',
                           'saved': True}   # a launcher ends the others soon after one has left
     whole = metric_of([image(1, found=False), image(2, found=True), image(3, found=False)])
-    assert first['values'] == whole.evaluate()
-    assert 0 < first['values']['segm_mAP'] < 1
+    assert first['values'] == gathered_values([whole, *metrics_on(range(4))])
+    assert all(0 < first['values'][name] < 1 for name in ('segm_mAP', 'PQ', 'mIoU'))

@@ -277,7 +277,7 @@ def _licence(model: Mapping[str, Any]) -> str:
             'them. The code is modelscope-fastinst, Apache License 2.0.')
     if architecture(model) == 'mask2former':
         text += (' The authors of Mask2Former publish the weights of their model zoo under CC BY-NC 4.0 (no commercial '
-                 'use); their code is under the MIT License. Weights made from theirs carry that restriction.')
+                 'use). Weights made from theirs carry that restriction.')
     return text
 
 

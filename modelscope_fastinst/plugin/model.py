@@ -65,10 +65,12 @@ class FastInstModel(TorchModel):
                  things: Sequence[str] | None = None, **kwargs: Any) -> None:
         super().__init__(model_dir, *args, **kwargs)
         where = f'{model_dir}: model' if model_dir else 'model'
-        unknown = sorted(set(kwargs) - LOADER_KEYS)
+        unknown = sorted(set(kwargs) - LOADER_KEYS - {'type'})
         if unknown:
             raise ValueError(f'{where}: unknown settings {unknown}; known are backbone, classes, criterion, decoder, '
                              'encoder, pretrained, task, things')
+        if kwargs.get('type', self.architecture) != self.architecture:
+            raise ValueError(f'{where}.type is {kwargs["type"]!r}; {type(self).__name__} is "{self.architecture}"')
         self.classes = _checked_classes(classes, decoder or {}, where)
         sections = {name: plain(section) for name, section in
                     (('backbone', backbone), ('encoder', encoder), ('decoder', decoder)) if section is not None}

@@ -113,7 +113,7 @@ def test_offsets_are_trained_and_frozen_parts_are_not():
     pytest.param({'out_features': ['res6']}, r"\['res6'\] must be some of", id='unknown stage'),
     pytest.param({'res2_out_channels': 30}, '30 is not a multiple of 4', id='odd width'),
     pytest.param({'groups': 2}, r"model.backbone has unknown keys \['groups'\]", id='unknown key'),
-    pytest.param({'type': 'swin'}, r"type 'swin' is unknown; choose one of \['resnet', 'resnet_d'\]", id='type'),
+    pytest.param({'type': 'vgg'}, r"type 'vgg' is unknown; choose one of \['resnet', 'resnet_d', 'swin'\]", id='type'),
 ])
 def test_wrong_settings_are_named(options, message):
     with pytest.raises(ValueError, match=message):

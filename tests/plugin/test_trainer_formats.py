@@ -93,7 +93,7 @@ def test_choices_of_the_command_line(tmp_path, capsys, splits, more, said):
     from modelscope_fastinst.cli.train import _data
     for number, split in enumerate(splits):
         write_labelme(tmp_path / 'data', polygon_pictures(2, seed=number), split)
-    training, validation = _data(build_parser().parse_args(arguments(tmp_path, *more)))
+    training, validation = _data(build_parser().parse_args(arguments(tmp_path, *more)), None, {})
     assert said in capsys.readouterr().out
     root = str(tmp_path / 'data')
     assert training['root'] == root and training['split'] == 'train'

@@ -23,6 +23,8 @@ def reference(**changes):
                                num_labels=CLASSES, **changes)
     torch.manual_seed(0)
     decoder = Mask2FormerTransformerModule(WIDTH, config)
+    # Up to 5.20 a list, whose projections were neither saved nor moved.
+    decoder.input_projections = torch.nn.ModuleList(decoder.input_projections)
     head = torch.nn.Linear(WIDTH, CLASSES + 1)
     for parameter in decoder.parameters():
         torch.nn.init.normal_(parameter, std=0.25)

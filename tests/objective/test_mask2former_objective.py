@@ -16,7 +16,7 @@ POINTS = 144
 def points_by_shape(monkeypatch):
     """Both draw their points by ``torch.rand``; here equal shapes give equal numbers, which differ along each axis."""
     def rand(*shape, device=None, **_):
-        shape = shape[0] if isinstance(shape[0], tuple) else shape
+        shape = shape[0] if isinstance(shape[0], (tuple, list)) else shape
         generator = torch.Generator().manual_seed(hash(tuple(shape)) % 2 ** 31)
         return torch.empty(shape).uniform_(generator=generator)
     monkeypatch.setattr(torch, 'rand', rand)

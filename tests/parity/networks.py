@@ -42,6 +42,9 @@ def network(backbone: Any = None, classes: list[str] | None = None, seed: int = 
                                output_auxiliary_logits=True, **{**TINY, **changes})
     torch.manual_seed(seed)
     model = Mask2FormerForUniversalSegmentation(config)
+    # Up to transformers 5.20 a list, whose projections were neither saved nor moved.
+    module = model.model.transformer_module
+    module.input_projections = torch.nn.ModuleList(module.input_projections)
     with torch.no_grad():
         for parameter in model.parameters():   # zeros and ones of an initialisation would hide exchanged tensors
             parameter.add_(torch.randn_like(parameter) * 0.05)

@@ -187,7 +187,9 @@ def test_only_what_can_win_is_computed():
     output = scene_output(0, 20, 5, (80, 108), (640, 864), (640, 864), regions=6)
     with LargestTensor() as seen:
         one(POST, output, (1280, 1728))
-    assert seen.total < 6 * 1280 * 1728   # six queries take part; the plain way makes some five tensors of that size
+    # Six queries take part; the plain way makes some five tensors of twenty masks of that size. torch 2.6 makes more on
+    # the way than later versions.
+    assert seen.total < 8 * 1280 * 1728
 
 
 def test_keeping_some_segments_numbers_them_anew():

@@ -211,6 +211,7 @@ class SemanticMap:
         labels: int16 ``[H, W]``, numpy: class indices in ``[0, K)``; ``VOID`` (-1) where ground truth has no class,
             which is not evaluated. Results have a class everywhere.
         scores: float32 ``[K]``, numpy, in results: the mean score of each class over its pixels, 0 where it has none.
+            A sum over queries, which may exceed 1.
     """
     labels: Any
     scores: Any = None

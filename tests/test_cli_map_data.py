@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -83,3 +84,40 @@ def test_train_and_evaluate(coco, tmp_path, capsys):
     capsys.readouterr()
     assert main(['evaluate', '--model', str(output), '--data', str(coco), '--json', '--device', 'cpu']) == 0
     assert 'PQ' in json.loads(capsys.readouterr().out)
+
+
+def test_label_pngs_whose_classes_count_from_one(tmp_path, capsys):
+    """0 is void in them, as in ADE20K: the options of ``train``, ``evaluate`` and ``data check`` say so."""
+    classes = ','.join(CITYSCAPES.names)
+    for split in ('train', 'val'):
+        write_semantic(tmp_path / f'png/images/{split}', tmp_path / f'png/labels/{split}', city_scenes(split), offset=1,
+                       void=0)
+    data = [str(tmp_path / 'png'), '--classes', classes]
+    numbers = ['--label-offset', '1', '--void-label', '200']
+    check = ['data', 'check', *data, '--samples', '0']
+    assert main(check) == 1
+    assert 'has the values 19 ' in capsys.readouterr().out
+    assert main([*check, *numbers]) == 0
+    void = np.mean([scene.labels < 0 for scene in city_scenes()])
+    assert f'void                       {void:.1%}' in capsys.readouterr().out
+    config = write_configuration(tmp_path / 'recipe', {'train.max_iters': 1})
+    train = ['train', '--config', config, '--task', 'semantic', '--work-dir', str(tmp_path / 'work'), '--device', 'cpu']
+    assert main([*train, *numbers]) == 1
+    assert '--label-offset is for --data' in capsys.readouterr().err
+    assert main([*train, '--data', *data, *numbers]) == 0
+    evaluate = ['evaluate', '--model', str(tmp_path / 'work/output'), '--data', data[0], '--json', '--device', 'cpu']
+    capsys.readouterr()
+    assert main([*evaluate, *numbers]) == 0
+    values = json.loads(capsys.readouterr().out)
+    present = {name for name in CITYSCAPES.names if values[f'IoU/{name}'] >= 0}
+    assert present == {CITYSCAPES.names[label] for scene in city_scenes('val') for label in np.unique(scene.labels)
+                       if label >= 0}
+
+
+def test_a_setting_of_data_that_an_option_names_is_an_error(coco, tmp_path, capsys):
+    words = ['train', '--model', 'embedded', '--task', 'panoptic', '--data', str(coco), '--work-dir', str(tmp_path)]
+    assert main([*words, '--set', 'dataset.train.skip_empty=false']) == 1
+    assert '--set dataset.train.skip_empty: is not read, for the options name the data: root, split' in \
+        capsys.readouterr().err
+    assert main([*words, '--label-offset', '1']) == 1
+    assert 'label_offset 1 is for label PNGs' in capsys.readouterr().err

@@ -139,6 +139,14 @@ def test_pictures_stand_side_by_side_with_titles():
         side_by_side([GREY, GREY], ['one'])
 
 
+def test_a_title_wider_than_its_picture_is_not_cut_off():
+    narrow = np.zeros((400, 30, 3), np.uint8)
+    short, long = (side_by_side([narrow, narrow], ['', title]) for title in ('', 'found: 12 of 20 false, PQ 0.40'))
+    dark = (long < 128).all(2)
+    assert long.shape[1] > short.shape[1] and not dark[:, -3:].any()   # the last letter lies within the sheet
+    assert dark[-50].sum() == 60   # and both pictures are as wide as they were
+
+
 @pytest.mark.parametrize('arguments, message', [
     pytest.param((GREY.astype(float), [0.5], ['cat'], [rectangle(0, 0, 9, 9)]), 'must be uint8', id='float image'),
     pytest.param((GREY[..., 0], [0.5], ['cat'], [rectangle(0, 0, 9, 9)]), 'must be uint8', id='grey image'),

@@ -71,7 +71,8 @@ def _read_arrays(path: Path) -> Any:
     try:
         return load_arrays(content)
     except ForeignObjectError as error:
-        raise _foreign(path, str(error), 'tensors are written by torch.save, not by pickle') from error
+        raise _foreign(path, str(error), 'tensors are written by torch.save, not by pickle: give the file that this '
+                                         'one was converted from (for a Swin its authors\' .pth)') from error
     except BrokenPickleError as error:
         if content[:64].isascii() and not set(content[:64]) & set(range(9)) and content[:1] != b'(':
             raise CheckpointError(f'{path}: is a text file, not weights; it begins with {_shown(content)}. A web page '

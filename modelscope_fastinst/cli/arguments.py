@@ -63,7 +63,7 @@ def _add_predict(commands) -> None:
 def _add_choice(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('which instances', 'Defaults are those of the model.')
     group.add_argument('--score-thr', type=_unit_interval, metavar='S',
-                       help='leave out instances below this score, 0..1')
+                       help='leave out instances and segments below this score, 0..1')
     group.add_argument('--max-instances', type=_count, metavar='N', help='at most this many of a picture, the best')
     group.add_argument('--classes', type=_names, metavar='A,B', help='only these classes')
     group.add_argument('--min-size', type=_count, metavar='PX', help='short side of the input of the network')
@@ -97,11 +97,13 @@ def _add_train(commands) -> None:
                       help='what the model is to learn (default: what the configuration says, else instance)')
     _add_split_fraction(data, 'where ROOT has no validation split, the share of its images to set aside as one '
                               '(default: 0.2; 0: train on all, without evaluation)')
+    _add_label_numbers(data)
     data.add_argument('--train-annotations', metavar='JSON', help='COCO file, instead of --data')
     data.add_argument('--train-images', metavar='DIR')
     data.add_argument('--val-annotations', metavar='JSON', help='to evaluate during the training')
     data.add_argument('--val-images', metavar='DIR')
-    data.add_argument('--classes', type=_names, metavar='A,B', help='train these classes only')
+    data.add_argument('--classes', type=_names, metavar='A,B',
+                      help='train these classes only; of label PNGs the names of all, where no classes.txt has them')
     _add_skip_bad(data)
     parser.add_argument('--work-dir', default='work_dir', metavar='DIR',
                         help='where checkpoints and the finished model go (default: %(default)s)')
@@ -118,13 +120,15 @@ def _add_evaluate(commands) -> None:
     parser.add_argument('--model', metavar='DIR_OR_ID', help=f'model folder or ModelScope model id ({_DEFAULT_MODEL})')
     _add_revision(parser)
     parser.add_argument('--data', metavar='ROOT',
-                        help='annotated pictures: COCO, YOLO-seg, LabelMe, Pascal VOC, or one mask file an object')
+                        help='annotated pictures: COCO, YOLO-seg, LabelMe, Pascal VOC, or one mask file an object; for '
+                             'a panoptic or semantic model COCO panoptic, ADE20K, Cityscapes, or label PNGs')
     parser.add_argument('--split', default='val',
                         help='which split of that folder, or "all" of one without splits (default: %(default)s)')
     parser.add_argument('--format', metavar='NAME', help='of the folder (default: what it looks like)')
     parser.add_argument('--val-fraction', type=_unit_interval, metavar='F',
                         help='where the folder has no validation split, the share that "train" set aside as one')
     parser.add_argument('--split-seed', type=int, default=0, metavar='N', help='with it, as for "train"')
+    _add_label_numbers(parser)
     _add_skip_bad(parser)
     parser.add_argument('--annotations', metavar='JSON', help='COCO file, instead of --data')
     parser.add_argument('--images', metavar='DIR', help='folder of the pictures that the COCO file names')
@@ -269,6 +273,7 @@ are errors: what would stop a training, or make the measured AP wrong.
     parser.add_argument('--val-images', metavar='DIR')
     _add_split_fraction(parser)
     parser.add_argument('--classes', type=_names, metavar='A,B', help='only these classes')
+    _add_label_numbers(parser)
     model = parser.add_argument_group('the model that is to be trained', 'Default: 100 queries, 640 to 853 pixels.')
     source = model.add_mutually_exclusive_group()
     source.add_argument('--config', metavar='FILE_OR_NAME',
@@ -312,6 +317,13 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--format', choices=('coco', 'yolo', 'labelme', 'voc', 'object-masks', 'ade20k', 'cityscapes',
                                              'coco-panoptic', 'semantic-png'),
                         help='of the data set (default: what it looks like)')
+
+
+def _add_label_numbers(parser) -> None:
+    parser.add_argument('--label-offset', type=_whole, metavar='N',
+                        help='of label PNGs, the number of the first class; smaller ones are void (default: 0)')
+    parser.add_argument('--void-label', type=_whole, metavar='N',
+                        help='of label PNGs, the number of pixels without a class (default: 255)')
 
 
 def _add_split_fraction(parser: argparse.ArgumentParser, text: str = (

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from modelscope_fastinst.cli.run import CommandError
-from modelscope_fastinst.cli.train import VAL_FRACTION, coco_pair, folder_data, parse_settings
+from modelscope_fastinst.cli.train import VAL_FRACTION, coco_pair, folder_data, label_numbers, parse_settings
 from modelscope_fastinst.structures import TASKS
 
 
@@ -69,7 +69,7 @@ def _folder_data(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         CommandError: the folder is not divided, and nobody said which of its images are meant; or the other way round.
     """
-    data = folder_data(args.data, args.split, args.format, args.val_fraction, args.split_seed)
+    data = folder_data(args.data, args.split, args.format, args.val_fraction, args.split_seed) | label_numbers(args)
     splits = _splits(args)
     if args.split == 'all':
         if splits:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from modelscope_fastinst.cli.data_report import LISTED, kind_lines, total_line
 from modelscope_fastinst.cli.run import CommandError
-from modelscope_fastinst.cli.train import check_folder
+from modelscope_fastinst.cli.train import check_folder, label_numbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +32,8 @@ def maps_task(args: argparse.Namespace) -> str | None:
     check_folder(args.root)
     from modelscope_fastinst.data.maps import task_of_folder
     task = args.task or task_of_folder(args.root, args.format)
+    if task == 'instance' and label_numbers(args):
+        raise CommandError('--label-offset and --void-label are for label PNGs, which are checked with --task semantic')
     return None if task == 'instance' else task
 
 
@@ -66,7 +68,7 @@ def _sources(args: argparse.Namespace, task: str) -> dict[str, MapSource]:
     names: list[str | None] = list(tree.splits[task]) or [None]
     if args.val_fraction is not None and 'val' not in names:
         names = ['train', 'val', *(name for name in names if name not in (None, 'train'))]
-    return {name or 'all': read_maps(args.root, task, name, tree.format, classes=args.classes,
+    return {name or 'all': read_maps(args.root, task, name, tree.format, classes=args.classes, **label_numbers(args),
                                      val_fraction=args.val_fraction, seed=args.split_seed) for name in names}
 
 

@@ -36,7 +36,7 @@ def predict(args: argparse.Namespace) -> int:
     from modelscope_fastinst.cli.map_files import MAPS, MapFiles
     from modelscope_fastinst.data.image import ImageError, read_image
     from modelscope_fastinst.plugin.build import build_segmenter
-    segment = build_segmenter(args.model, args.device, verbose=args.debug, revision=args.revision)
+    segment = build_segmenter(args.model, args.device, verbose=args.debug, revision=args.revision, task=args.task)
     options = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
     segment([], **options)   # refuses options that will not do before anything is written
     task = args.task or segment.default_task

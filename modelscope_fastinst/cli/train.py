@@ -27,6 +27,7 @@ def train(args: argparse.Namespace) -> int:
     if args.task is not None:
         settings['model.task'] = args.task
     training, validation = _with_skipping(_data(args, config, settings), args.skip_bad)
+    _check_used(settings, training, validation)
     from modelscope_fastinst import zoo
     if args.config in zoo.ALL_NAMES and training is not None:   # a published recipe is for any data
         settings = {'model.classes': None, 'model.decoder.num_classes': None, **settings}
@@ -108,12 +109,26 @@ def folder_data(root: str, split: str, format: str | None = None, val_fraction: 
     return section
 
 
+def label_numbers(args: argparse.Namespace) -> dict[str, int]:
+    """What ``--label-offset`` and ``--void-label`` say of label PNGs."""
+    return {key: value for key in ('label_offset', 'void_label') if (value := getattr(args, key)) is not None}
+
+
 def _with_skipping(sections: tuple[dict[str, Any] | None, ...], skip_bad: bool) -> tuple[dict[str, Any] | None, ...]:
     """What is given for training and validation, with ``on_problem`` as asked for."""
     if skip_bad and sections[0] is None:
         raise CommandError('--skip-bad is for --data or --train-annotations; for the data of a configuration, '
                            '--set dataset.train.on_problem=skip')
     return tuple({**one, 'on_problem': 'skip'} if skip_bad and one is not None else one for one in sections)
+
+
+def _check_used(settings: dict[str, Any], training: Any, validation: Any) -> None:
+    """Raises a CommandError for ``--set dataset...`` of data that the options name, for it would not be read."""
+    for section, given in (('dataset.train', training), ('dataset.val', validation)):
+        for key in settings:
+            if given is not None and (key == section or key.startswith(f'{section}.')):
+                raise CommandError(f'--set {key}: is not read, for the options name the data: {", ".join(given)}; '
+                                   f'leave it out, or give all of {section} by --set and no --data')
 
 
 def _splits(args: argparse.Namespace, config: str | None, settings: dict[str, Any]) -> tuple[str, ...]:
@@ -143,19 +158,21 @@ def _data(args: argparse.Namespace, config: str | None, settings: dict[str, Any]
     training = coco_pair(args.train_annotations, args.train_images, ('--train-annotations', '--train-images'))
     validation = coco_pair(args.val_annotations, args.val_images, ('--val-annotations', '--val-images'))
     if args.data is None:
-        for option, given in (('--format', args.format), ('--val-fraction', args.val_fraction)):
+        for option, given in (('--format', args.format), ('--val-fraction', args.val_fraction),
+                              ('--label-offset', args.label_offset), ('--void-label', args.void_label)):
             if given is not None:
                 raise CommandError(f'{option} is for --data, which is not given')
         return training, validation
     if training is not None:
         raise CommandError('give --data or --train-annotations, not both')
-    whole = folder_data(args.data, 'train', args.format)
+    labels = label_numbers(args)
+    whole = folder_data(args.data, 'train', args.format) | labels
     if validation is not None:
         return whole, validation
     if 'val' in _splits(args, config, settings):
         if args.val_fraction:
             print(f'--val-fraction {args.val_fraction:g} is not used: {args.data} has a validation split of its own')
-        return whole, folder_data(args.data, 'val', args.format)
+        return whole, folder_data(args.data, 'val', args.format) | labels
     fraction = VAL_FRACTION if args.val_fraction is None else args.val_fraction
     if fraction == 1:
         raise CommandError('--val-fraction 1 leaves no image to train on; give less, for instance 0.2')
@@ -165,4 +182,4 @@ def _data(args: argparse.Namespace, config: str | None, settings: dict[str, Any]
     print(f'{args.data} has no validation split: {fraction:.3g} of the images are set aside for it, chosen by '
           f'--split-seed {args.split_seed}; --val-fraction changes that, --val-fraction 0 trains on all of them')
     options = args.data, args.format, fraction, args.split_seed
-    return tuple(folder_data(options[0], split, *options[1:]) for split in ('train', 'val'))
+    return tuple(folder_data(options[0], split, *options[1:]) | labels for split in ('train', 'val'))

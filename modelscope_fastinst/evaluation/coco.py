@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from modelscope_fastinst.evaluation.averages import average_precision, metric_names
-from modelscope_fastinst.evaluation.class_names import checked_classes, checked_label
-from modelscope_fastinst.evaluation.evidence import BOUNDARY, IOU_TYPES, MAX_DETECTIONS, Evidence, Gathered, rising
+from modelscope_fastinst.evaluation.class_names import checked_label
+from modelscope_fastinst.evaluation.evidence import BOUNDARY, IOU_TYPES, MAX_DETECTIONS, Evidence, Gathered
+from modelscope_fastinst.evaluation.gathering import Gathering
 from modelscope_fastinst.evaluation.masks import area, as_rle, box
 from modelscope_fastinst.evaluation.matching import ENGINES, check_engine, evidence_of
 from modelscope_fastinst.evaluation.report import EvaluationReport, make_report
@@ -22,11 +23,10 @@ from modelscope_fastinst.structures import Instances
 __all__ = ['ENGINES', 'IOU_TYPES', 'MAX_DETECTIONS', 'CocoEvaluator', 'evaluate_results', 'metric_names']
 
 
-class CocoEvaluator:
+class CocoEvaluator(Gathering):
     """Gathers how results fare against the ground truth, and computes COCO's mask and box AP and AR.
 
-    It keeps some 36 bytes a result, and the masks of the worst images only. It can be pickled, so that processes can
-    send theirs to one that merges them.
+    It keeps some 36 bytes a result, and the masks of the worst images only.
 
     Args:
         classes: class names in the order of the class indices.
@@ -39,26 +39,14 @@ class CocoEvaluator:
         ImportError: the engine is not installed.
     """
 
+    _alike = ('classes', 'kinds')
+
     def __init__(self, classes: Sequence[str], engine: str = ENGINES[0], worst: int = 0,
                  boundary: bool = False) -> None:
-        self.classes = checked_classes(classes)
+        super().__init__(classes, WorstImages(worst))
         check_engine(engine)
         self.engine = engine
         self.kinds = (*IOU_TYPES, BOUNDARY) if boundary else IOU_TYPES
-        self.worst = WorstImages(worst)
-        self._images: dict[Any, Evidence] = {}
-
-    def __len__(self) -> int:
-        """Number of different images."""
-        return len(self._images)
-
-    def __contains__(self, image_id: Any) -> bool:
-        return image_id in self._images
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes kept of all images, without those of the worst images' masks."""
-        return sum(image.nbytes for image in self._images.values())
 
     def add(self, image_id: Any, size: tuple[int, int], annotations: Iterable[dict], instances: Instances,
             image: Any = None, name: str = '') -> None:
@@ -86,15 +74,6 @@ class CocoEvaluator:
         self._images[image_id] = evidence = evidence_of(size, truth, found, self.engine, self.kinds)
         self.worst.offer(image_id, evidence, truth, found, image, name)
 
-    def merge(self, other: CocoEvaluator) -> None:
-        """Take in what another evaluator of the same classes has gathered; images that both have count once."""
-        if (other.classes, other.kinds) != (self.classes, self.kinds):
-            raise ValueError('evaluators to merge must have the same classes and IoU types; got '
-                             f'{self.classes} by {self.kinds} and {other.classes} by {other.kinds}')
-        for image_id, image in other._images.items():
-            self._images.setdefault(image_id, image)
-        self.worst.merge(other.worst)
-
     def state(self) -> dict[str, Any]:
         """Everything gathered but the worst images, as plain dicts, lists, strings and numbers."""
         return {'classes': list(self.classes), 'engine': self.engine, 'kinds': list(self.kinds),
@@ -107,16 +86,6 @@ class CocoEvaluator:
         evaluator = cls(state['classes'], state['engine'], boundary=BOUNDARY in kinds)
         evaluator._images = {image_id: Evidence.from_text(texts, kinds) for image_id, *texts in state['images']}
         return evaluator
-
-    def images(self) -> list[Evidence]:
-        """What was kept of each image, by rising id: pycocotools' order, which decides between equal scores.
-
-        Raises:
-            ValueError: no image was added.
-        """
-        if not self._images:
-            raise ValueError('there is nothing to evaluate: no image was added')
-        return [self._images[image_id] for image_id in sorted(self._images, key=rising)]
 
     def evaluate(self) -> dict[str, float]:
         """COCO's averages over everything gathered.

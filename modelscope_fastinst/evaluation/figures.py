@@ -46,9 +46,15 @@ def f1_curves(report: EvaluationReport) -> Figure:
 
 
 def confusion(report: EvaluationReport) -> Figure:
-    """True classes by predicted classes, shares of each true class, with the counts where there is room."""
-    names = [*report.classes, 'background']
-    return confusion_matrix(report.confusion, names, names, 'Found as which class',
+    """True classes by predicted classes, shares of each true class, with the counts where there is room.
+
+    Classes that are neither there nor found are left out, such as the stuff of a panoptic model.
+    """
+    counts, names = report.confusion, [*report.classes, 'background']
+    seen = np.flatnonzero(counts.sum(0) + counts.sum(1))
+    shown = [index for index in range(len(names)) if index in seen or index == len(names) - 1]
+    names = [names[index] for index in shown]
+    return confusion_matrix(counts[np.ix_(shown, shown)], names, names, 'Found as which class',
                             'predicted (background: missed)', 'true (background: nothing there)',
                             f'masks at IoU 0.5, scores from {report.threshold:.3g}')
 

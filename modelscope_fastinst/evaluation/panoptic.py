@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from modelscope_fastinst.evaluation.class_names import checked_classes, checked_label
-from modelscope_fastinst.evaluation.evidence import rising
+from modelscope_fastinst.evaluation.class_names import checked_label
+from modelscope_fastinst.evaluation.gathering import Gathering
 from modelscope_fastinst.evaluation.panoptic_matching import PanopticEvidence, compare
 from modelscope_fastinst.evaluation.panoptic_report import PanopticReport
 from modelscope_fastinst.evaluation.worst_maps import WorstMaps
@@ -23,10 +23,8 @@ _VALUES = ('PQ', 'SQ', 'RQ')
 _GROUPS = ('', '_th', '_st')   # all classes, things, stuff
 
 
-class PanopticEvaluator:
+class PanopticEvaluator(Gathering):
     """Gathers how panoptic maps fare against the ground truth, and computes PQ, SQ and RQ.
-
-    It can be pickled, so that processes can send theirs to one that merges them.
 
     Args:
         classes: class names in the order of the class indices.
@@ -37,25 +35,13 @@ class PanopticEvaluator:
         ValueError: no classes, a name that comes twice, or a thing that is no class.
     """
 
+    _alike = ('classes', 'things')
+
     def __init__(self, classes: Sequence[str], things: Collection[int], worst: int = 0) -> None:
-        self.classes = checked_classes(classes)
+        super().__init__(classes, WorstMaps(worst))
         self.things = frozenset(int(label) for label in things)
         for label in self.things:
             checked_label(label, self.classes, 'things')
-        self.worst = WorstMaps(worst)
-        self._images: dict[Any, PanopticEvidence] = {}
-
-    def __len__(self) -> int:
-        """Number of different images."""
-        return len(self._images)
-
-    def __contains__(self, image_id: Any) -> bool:
-        return image_id in self._images
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes kept of all images, without the worst images' maps."""
-        return sum(image.nbytes for image in self._images.values())
 
     def add(self, image_id: Any, truth: PanopticMap, found: PanopticMap, image: Any = None, name: str = '') -> None:
         """Take in one image. An id that is already known is ignored: padded samplers repeat images.
@@ -79,25 +65,6 @@ class PanopticEvaluator:
                 checked_label(segment.label, self.classes, f'{where}: {kind}, segment {segment.id}')
         self._images[image_id] = evidence = compare(truth, found, where)
         self.worst.offer(image_id, evidence.quality, truth, found, image, name)
-
-    def merge(self, other: PanopticEvaluator) -> None:
-        """Take in what another evaluator of the same classes has gathered; images that both have count once."""
-        if (other.classes, other.things) != (self.classes, self.things):
-            raise ValueError('evaluators to merge must have the same classes and things; got '
-                             f'{self.classes} and {other.classes}')
-        for image_id, image in other._images.items():
-            self._images.setdefault(image_id, image)
-        self.worst.merge(other.worst)
-
-    def images(self) -> list[PanopticEvidence]:
-        """What was kept of each image, by rising id, so that sums are the same whatever the order of adding.
-
-        Raises:
-            ValueError: no image was added.
-        """
-        if not self._images:
-            raise ValueError('there is nothing to evaluate: no image was added')
-        return [self._images[image_id] for image_id in sorted(self._images, key=rising)]
 
     def evaluate(self) -> dict[str, float]:
         """Panoptic, segmentation and recognition quality over everything gathered.

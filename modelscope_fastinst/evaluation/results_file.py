@@ -28,7 +28,7 @@ def evaluate_results(annotation_file: str | Path, results_file: str | Path,
         ValueError: not JSON, or a result for an image or a category that the annotation file does not have.
     """
     from modelscope_fastinst.evaluation.coco import CocoEvaluator
-    truth, results = _read_json(annotation_file), _read_json(results_file)
+    truth, results = read_json(annotation_file), read_json(results_file)
     categories = sorted(truth['categories'], key=lambda category: category['id'])
     index_of = {category['id']: index for index, category in enumerate(categories)}
     annotations: dict[Any, list[dict]] = {image['id']: [] for image in truth['images']}
@@ -66,7 +66,12 @@ def _instances(results: list[dict], size: tuple[int, int], name: str) -> Instanc
                      masks=masks, boxes=np.array(boxes, np.float64).reshape(-1, 4))
 
 
-def _read_json(file: str | Path) -> Any:
+def read_json(file: str | Path) -> Any:
+    """A JSON file's content.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
     try:
         return json.loads(Path(file).read_text(encoding='utf-8'))
     except ValueError as error:

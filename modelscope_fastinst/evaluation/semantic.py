@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from modelscope_fastinst.evaluation.class_names import checked_classes, checked_label
-from modelscope_fastinst.evaluation.evidence import rising
+from modelscope_fastinst.evaluation.class_names import checked_label
+from modelscope_fastinst.evaluation.gathering import Gathering
 from modelscope_fastinst.evaluation.joint_areas import joint_areas
 from modelscope_fastinst.evaluation.semantic_report import SemanticReport
 from modelscope_fastinst.evaluation.worst_maps import WorstMaps
@@ -24,10 +24,8 @@ PIXELS = np.dtype([('truth', '<i4'), ('found', '<i4'), ('pixels', '<i8')])
 _AVERAGES = ('mIoU', 'fwIoU', 'mACC', 'pACC')
 
 
-class SemanticEvaluator:
+class SemanticEvaluator(Gathering):
     """Gathers how label maps fare against the ground truth, and computes mIoU, accuracies and the confusion matrix.
-
-    It can be pickled, so that processes can send theirs to one that merges them.
 
     Args:
         classes: class names in the order of the class indices.
@@ -38,21 +36,7 @@ class SemanticEvaluator:
     """
 
     def __init__(self, classes: Sequence[str], worst: int = 0) -> None:
-        self.classes = checked_classes(classes)
-        self.worst = WorstMaps(worst)
-        self._images: dict[Any, np.ndarray] = {}
-
-    def __len__(self) -> int:
-        """Number of different images."""
-        return len(self._images)
-
-    def __contains__(self, image_id: Any) -> bool:
-        return image_id in self._images
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes kept of all images, without the worst images' maps."""
-        return sum(image.nbytes for image in self._images.values())
+        super().__init__(classes, WorstMaps(worst))
 
     def add(self, image_id: Any, truth: SemanticMap, found: SemanticMap, image: Any = None, name: str = '') -> None:
         """Take in one image. An id that is already known is ignored: padded samplers repeat images.
@@ -83,26 +67,15 @@ class SemanticEvaluator:
         self._images[image_id] = evidence
         self.worst.offer(image_id, _image_quality(evidence), truth, found, image, name)
 
-    def merge(self, other: SemanticEvaluator) -> None:
-        """Take in what another evaluator of the same classes has gathered; images that both have count once."""
-        if other.classes != self.classes:
-            raise ValueError(f'evaluators to merge must have the same classes; got {self.classes} and {other.classes}')
-        for image_id, image in other._images.items():
-            self._images.setdefault(image_id, image)
-        self.worst.merge(other.worst)
-
     def confusion(self) -> np.ndarray:
         """Pixels by true and by found class, int64 ``[K, K + 1]``; the last column holds pixels without a class.
 
         Raises:
             ValueError: no image was added.
         """
-        if not self._images:
-            raise ValueError('there is nothing to evaluate: no image was added')
         number = len(self.classes)
         matrix = np.zeros((number, number + 1), np.int64)
-        for image_id in sorted(self._images, key=rising):
-            image = self._images[image_id]
+        for image in self.images():
             columns = np.where(image['found'] == VOID, number, image['found'])
             np.add.at(matrix, (image['truth'], columns), image['pixels'])
         return matrix

@@ -47,4 +47,4 @@ class SemanticReport:
         columns = self.confusion if self.confusion[:, -1].any() else self.confusion[:, :-1]
         names = [*self.classes, 'none'][:columns.shape[1]]
         figures.confusion_matrix(columns, self.classes, names, 'Found as which class', 'predicted', 'true',
-                                 'pixels').savefig(Path(folder) / 'confusion_matrix.png', dpi=110)
+                                 'of pixels').savefig(Path(folder) / 'confusion_matrix.png', dpi=110)

@@ -56,6 +56,8 @@ def build_network(config: Mapping[str, Any]) -> SegmentationNetwork:
     encoder_section['mask_dim'] = _mask_dim(encoder_section, decoder_section, decoder_class)
     pixel_decoder = encoder_class(backbone.channels, **_accepted(encoder_class, encoder_section, 'encoder',
                                                                  given=('in_channels',)))
+    if hasattr(backbone, 'leave_unread'):
+        backbone.leave_unread(set(backbone.out_features) - set(pixel_decoder.read_features))
     return SegmentationNetwork(backbone, pixel_decoder, decoder)
 
 

@@ -60,6 +60,8 @@ class MaskedAttentionDecoder(QueryDecoder):
         self.level_embed = nn.Embedding(SCALES, hidden_dim)
         self.input_proj = nn.ModuleList(_projection(hidden_dim) if enforce_input_project else nn.Identity()
                                         for _ in range(SCALES))
+        # Scales that no layer looks at: several processes that train together would wait for their gradients.
+        self.input_proj[dec_layers:].requires_grad_(False)
         self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
         self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim)
 

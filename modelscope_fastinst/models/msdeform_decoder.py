@@ -108,6 +108,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             raise ValueError(f'encoder norm {norm!r} is unknown; choose "GN"')
         self.in_features = tuple(in_features)[-LEVELS:]
         self.fine_feature = in_features[0] if len(in_features) > LEVELS and mask_dim else None
+        self.read_features = (*([self.fine_feature] if self.fine_feature else ()), *self.in_features)
         self.input_proj = nn.ModuleList(
             nn.Sequential(nn.Conv2d(in_channels[name], convs_dim, 1), GroupNorm(32, convs_dim))
             for name in reversed(self.in_features))

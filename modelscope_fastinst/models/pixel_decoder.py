@@ -81,7 +81,7 @@ class PyramidPoolingFPN(nn.Module):
         check_in_features(in_features, in_channels)
         if norm not in ('GN', '', None):
             raise ValueError(f'encoder norm {norm!r} is unknown; choose "GN"')
-        self.in_features = tuple(in_features)
+        self.in_features = self.read_features = tuple(in_features)
         for level, name in enumerate(self.in_features, start=1):
             adapter = ConvNorm(in_channels[name], channels, 1, norm='GN', bias=norm == '')
             layer = ConvNorm(channels, channels, 3, padding=1, norm='GN', bias=norm == '', activation=F.relu_)

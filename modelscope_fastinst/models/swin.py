@@ -5,7 +5,7 @@ Names of the state dict are those of the Swin authors' and of Mask2Former's file
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import torch
@@ -175,6 +175,14 @@ class Swin(nn.Module):
 
     def _frozen(self) -> Sequence[nn.Module]:
         return (self.patch_embed, *self.layers)[:self.freeze_at]
+
+    def leave_unread(self, names: Iterable[str]) -> None:
+        """Takes the norms of outputs that nobody reads out of the training.
+
+        Several processes that train together would wait for their gradients, which never come.
+        """
+        for name in names:
+            getattr(self, f'norm{STAGES.index(name)}').requires_grad_(False)
 
     def train(self, mode: bool = True) -> Swin:
         """As every module's, but frozen parts stay in evaluation mode: none of their blocks is left out."""

@@ -13,7 +13,7 @@ EMBEDDED = 'embedded'   # what the command line calls the model that comes with 
 
 
 def build_segmenter(model: str | None = None, device: str | None = None, verbose: bool = False,
-                    revision: str | None = None, **options: Any) -> Any:
+                    revision: str | None = None, task: str | None = None, **options: Any) -> Any:
     """``pipeline('image-segmentation', model)``.
 
     Args:
@@ -21,6 +21,7 @@ def build_segmenter(model: str | None = None, device: str | None = None, verbose
         revision: of an id: branch, tag or commit.
         device: as ``pipeline()`` takes it; None for the GPU if there is one.
         verbose: let ModelScope's log through.
+        task: what it will be asked for; a folder of Hugging Face's, which does not say its own, is taken to be for it.
         **options: defaults of the calls, see ``plugin.pipeline``.
 
     Raises:
@@ -33,6 +34,9 @@ def build_segmenter(model: str | None = None, device: str | None = None, verbose
     from .configuration import read_configuration
     folder = model_folder(model, revision)
     read_configuration(folder)   # pipeline() would look for another library's model in a folder without one
+    from .huggingface import is_huggingface_folder
+    if task is not None and is_huggingface_folder(folder):
+        options = {'default_task': task, **options}
     from modelscope.pipelines import pipeline
     return pipeline('image-segmentation', model=folder, device=device or default_device(), **options)
 

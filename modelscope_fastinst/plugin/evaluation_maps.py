@@ -9,7 +9,8 @@ import numpy as np
 from modelscope_fastinst.evaluation.panoptic_matching import match
 from modelscope_fastinst.evaluation.worst_maps import WorstMap
 from modelscope_fastinst.structures import VOID, PanopticMap
-from modelscope_fastinst.visualize import draw_instances, palette, side_by_side
+from modelscope_fastinst.visualize import draw_instances, side_by_side
+from modelscope_fastinst.visualize import draw_semantic as draw_label_map
 
 SIDE = 640   # pixels that a drawn image's long side has at least
 RIGHT, MISSED, FALSE, CROWD = (60, 190, 140), (255, 150, 0), (235, 50, 75), (150, 150, 150)
@@ -34,13 +35,8 @@ def draw_semantic(image: WorstMap, classes: Sequence[str]) -> np.ndarray:
     """Ground truth, the label map, and the pixels that are wrong, uint8 ``[H, W, 3]``; a colour a class."""
     picture = _picture(image)
     truth, found = (_resized(one.labels, picture.shape[:2]) for one in (image.truth, image.found))
-    colors, scale = palette(len(classes)), max(1.0, SIDE / max(picture.shape[:2]))
-    panels = []
-    for labels in (truth, found):
-        seen = [int(label) for label in np.unique(labels) if label != VOID]
-        panels.append(draw_instances(picture, None, [classes[label] for label in seen],
-                                     [labels == label for label in seen], scale=scale,
-                                     colors=[colors[label] for label in seen]))
+    scale = max(1.0, SIDE / max(picture.shape[:2]))
+    panels = [draw_label_map(picture, labels, classes, scale=scale) for labels in (truth, found)]
     wrong = (truth != found) & (truth != VOID)
     panels.append(draw_instances(picture, None, [''], [wrong], scale=scale, tags=False, colors=[FALSE]))
     right, counted = image.truth.labels == image.found.labels, image.truth.labels != VOID

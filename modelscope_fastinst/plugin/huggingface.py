@@ -86,9 +86,9 @@ def load_model(folder: str | os.PathLike, task: str | None, device: str) -> Any:
     """
     from modelscope.models import Model
     from modelscope.utils.config import Config
-    guessed = describe(folder)[0]['model']['task']
-    stated = None if task is None or task in TASKS[guessed] else task
-    tell_guesses(folder, stated, 'give default_task=')
+    # what a panoptic model is asked for says nothing of it: it can do all
+    stated = None if task in TASKS and describe(folder)[0]['model']['task'] == 'panoptic' else task
+    tell_guesses(folder, stated, 'give default_task= (on the command line --task)')
     return Model.from_pretrained(os.fspath(folder), cfg_dict=Config(describe(folder, stated)[0]), device=device)
 
 

@@ -74,6 +74,9 @@ def open_maps(where: Where, task: str | None, *, classes: Sequence[str] | None, 
         DatasetError: broken or missing files, or data for other tasks only.
     """
     instance = task in (None, 'instance')
+    if where.label_offset is not None and task != 'semantic':
+        raise ConfigurationError(f'label_offset {where.label_offset} is for label PNGs, which are for model.task '
+                                 f'"semantic" (--task semantic); the task is {task or "not set, which is instance"}')
     if where.table is not None:
         if not instance:
             raise ConfigurationError(f'a table holds instances, but model.task is "{task}"; give a folder, files, or a '

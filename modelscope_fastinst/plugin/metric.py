@@ -16,6 +16,7 @@ from modelscope_fastinst.evaluation.report import EvaluationReport
 from modelscope_fastinst.structures import Instances, NetworkOutput, PanopticMap, Sample
 
 from .evaluation_results import MAX_INSTANCES, evaluation_postprocessor, find_results
+from .metric_gathering import GatheringMetric
 from .metric_settings import class_names, no_more_settings, section_of, worst_images
 from .metrics_text import metrics_table
 
@@ -25,7 +26,7 @@ NAME = 'fastinst-coco-metric'
 
 
 @METRICS.register_module(group_key='default', module_name='fastinst-coco-metric', force=True)
-class FastInstCocoMetric(Metric):
+class FastInstCocoMetric(GatheringMetric):
     """Segmentation and box AP (``segm_mAP``, ``segm_mAP_50``, ``bbox_mAP``, ...), by image id.
 
     Args:
@@ -56,7 +57,6 @@ class FastInstCocoMetric(Metric):
             check_engine(engine)
         self.engine = engine
         self.boundary = boundary
-        self.trainer: Any = None
         self.classes = list(classes) if classes is not None else None
         self.max_instances = max_instances
         self._evaluator: Any = None
@@ -92,25 +92,10 @@ class FastInstCocoMetric(Metric):
             self.evaluator.add(sample.image_id, sample.original_size, annotations, best, sample.image,
                                sample.file_name)
 
-    def evaluate(self) -> dict[str, Any]:
-        """The averages over everything added; see ``evaluation.coco.CocoEvaluator.evaluate``."""
-        return self.evaluator.evaluate()
-
     def report(self, values: Mapping[str, float] | None = None) -> EvaluationReport:
         """Curves, best thresholds and worst images of everything added; ``values`` are those that ``evaluate`` gave."""
         names = metric_names(self.evaluator.classes, self.evaluator.kinds)
         return self.evaluator.report({name: values[name] for name in names} if values is not None else None)
-
-    def merge(self, other: FastInstCocoMetric) -> None:
-        """Takes in what another process's metric has gathered; an image that both have counts once."""
-        self.evaluator.merge(other.evaluator)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The trainer stays where it is when a metric travels to another process; the evaluator takes what it needs of
-        # it first, also where no image was added.
-        if self.trainer is not None:
-            _ = self.evaluator
-        return {**self.__dict__, 'trainer': None}
 
 
 def find_instances(model: Any, images: Sequence[Tensor], original_sizes: Sequence[tuple[int, int]],

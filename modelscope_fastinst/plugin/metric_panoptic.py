@@ -4,20 +4,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from modelscope.metrics.base import Metric
 from modelscope.metrics.builder import METRICS
 
 from modelscope_fastinst.evaluation.panoptic import PanopticEvaluator, panoptic_metric_names
 from modelscope_fastinst.evaluation.panoptic_report import PanopticReport
 from modelscope_fastinst.structures import PanopticMap, Sample
 
+from .metric_gathering import GatheringMetric
 from .metric_settings import class_names, no_more_settings, section_of, worst_images
 
 NAME = 'fastinst-panoptic-metric'
 
 
 @METRICS.register_module(group_key='default', module_name=NAME, force=True)
-class FastInstPanopticMetric(Metric):
+class FastInstPanopticMetric(GatheringMetric):
     """Panoptic, segmentation and recognition quality (``PQ``, ``SQ``, ``RQ``, ``PQ_th``, ``PQ_st``, ...), by image id.
 
     Args:
@@ -33,7 +33,6 @@ class FastInstPanopticMetric(Metric):
     def __init__(self, classes: Sequence[str] | None = None, things: Collection[str] | None = None, **kwargs: Any):
         super().__init__()
         no_more_settings(kwargs, NAME, 'classes, things')
-        self.trainer: Any = None
         self.classes = list(classes) if classes is not None else None
         self.things = list(things) if things is not None else None
         self._evaluator: PanopticEvaluator | None = None
@@ -73,21 +72,7 @@ class FastInstPanopticMetric(Metric):
                                  '(Sample.truth), which this image does not have')
             evaluator.add(sample.image_id, sample.truth, found, sample.image, sample.file_name)
 
-    def evaluate(self) -> dict[str, Any]:
-        """The averages over everything added; see ``evaluation.panoptic.PanopticEvaluator.evaluate``."""
-        return self.evaluator.evaluate()
-
     def report(self, values: Mapping[str, float] | None = None) -> PanopticReport:
         """Numbers by class, confusion, worst images of everything added; ``values`` are what ``evaluate`` gave."""
         names = panoptic_metric_names(self.evaluator.classes)
         return self.evaluator.report({name: values[name] for name in names} if values is not None else None)
-
-    def merge(self, other: FastInstPanopticMetric) -> None:
-        """Takes in what another process's metric has gathered; an image that both have counts once."""
-        self.evaluator.merge(other.evaluator)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The trainer stays where it is; the evaluator takes what it needs of it first, also where no image was added.
-        if self.trainer is not None:
-            _ = self.evaluator
-        return {**self.__dict__, 'trainer': None}

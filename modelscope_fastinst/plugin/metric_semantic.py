@@ -4,20 +4,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modelscope.metrics.base import Metric
 from modelscope.metrics.builder import METRICS
 
 from modelscope_fastinst.evaluation.semantic import SemanticEvaluator, semantic_metric_names, semantic_truth
 from modelscope_fastinst.evaluation.semantic_report import SemanticReport
 from modelscope_fastinst.structures import PanopticMap, Sample, SemanticMap
 
+from .metric_gathering import GatheringMetric
 from .metric_settings import class_names, no_more_settings, section_of, worst_images
 
 NAME = 'fastinst-semantic-metric'
 
 
 @METRICS.register_module(group_key='default', module_name=NAME, force=True)
-class FastInstSemanticMetric(Metric):
+class FastInstSemanticMetric(GatheringMetric):
     """Intersection over union and accuracies (``mIoU``, ``fwIoU``, ``mACC``, ``pACC``, ``IoU/<class>``), by image id.
 
     Args:
@@ -32,7 +32,6 @@ class FastInstSemanticMetric(Metric):
     def __init__(self, classes: Sequence[str] | None = None, **kwargs: Any):
         super().__init__()
         no_more_settings(kwargs, NAME, 'classes')
-        self.trainer: Any = None
         self.classes = list(classes) if classes is not None else None
         self._evaluator: SemanticEvaluator | None = None
 
@@ -64,21 +63,7 @@ class FastInstSemanticMetric(Metric):
                                  'truth (Sample.truth), which this image does not have')
             evaluator.add(sample.image_id, truth, found, sample.image, sample.file_name)
 
-    def evaluate(self) -> dict[str, Any]:
-        """The averages over everything added; see ``evaluation.semantic.SemanticEvaluator.evaluate``."""
-        return self.evaluator.evaluate()
-
     def report(self, values: Mapping[str, float] | None = None) -> SemanticReport:
         """Numbers by class, confusion, worst images of everything added; ``values`` are what ``evaluate`` gave."""
         names = semantic_metric_names(self.evaluator.classes)
         return self.evaluator.report({name: values[name] for name in names} if values is not None else None)
-
-    def merge(self, other: FastInstSemanticMetric) -> None:
-        """Takes in what another process's metric has gathered; an image that both have counts once."""
-        self.evaluator.merge(other.evaluator)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The trainer stays where it is; the evaluator takes what it needs of it first, also where no image was added.
-        if self.trainer is not None:
-            _ = self.evaluator
-        return {**self.__dict__, 'trainer': None}

@@ -63,7 +63,8 @@ class FastInstPipeline(Pipeline):
     A panoptic result has one entry a segment in these lists, and besides ``id_map``, int32 ``H x W``, the segments' ids
     with 0 for void, and ``segments``, a dict of ``id``, ``label``, ``score``, ``isthing``, ``area`` and ``bbox``
     (``[x, y, width, height]``) for each. A semantic result has one entry for each class that is present, in the order
-    of the model's classes, and besides ``label_map``, int16 ``H x W``, indices into these, -1 for void.
+    of the model's classes, and besides ``label_map``, int16 ``H x W``, indices into these, -1 for void. A class's score
+    is a sum over queries, here its mean over the class's pixels: no probability, and it may exceed 1.
 
     Args:
         model: model folder, or a model that was built already. Any registered model will do that gives a
@@ -75,7 +76,8 @@ class FastInstPipeline(Pipeline):
         optimize: fold batch norms and lay out memory for speed; logits move by at most 1e-2. A model that was built
             already is copied for it, so that later changes of its weights do not show. False for the plain network.
         device: 'cpu', 'gpu', 'cuda', 'gpu:0', 'cuda:1'; without a GPU the CPU is used.
-        default_task: the ``task`` of calls that name none. A folder of Hugging Face's does not say what it was trained
+        default_task: the ``task`` of calls that name none (``task`` itself is the first argument of ModelScope's
+            ``pipeline()`` and always 'image-segmentation'). A folder of Hugging Face's does not say what it was trained
             for; where what is guessed does not allow this task, it is taken to be that.
         **kwargs: defaults for the options of a call, and arguments of ModelScope's Pipeline.
 
@@ -119,7 +121,7 @@ class FastInstPipeline(Pipeline):
         self.postprocessor = build_postprocessor(postprocessor, configuration.get('postprocessor'), self.model.classes,
                                                  trained_for, getattr(self.model, 'thing_classes', ()))
         self.default_task = trained_for if default_task is None else default_task
-        self._check_task(self.default_task)
+        self._check_task(self.default_task, DEFAULT_TASK)
         self._check_sizes(self._defaults)
         useful = {name for task in TASKS[trained_for] for name in (*PREPROCESS_OPTIONS, *TASK_OPTIONS[task])}
         if not useful.issuperset(self._defaults):
@@ -134,14 +136,14 @@ class FastInstPipeline(Pipeline):
         """The tasks that the postprocessor knows; a user's own one says so if they are more than instances."""
         return getattr(self.postprocessor, 'tasks', ('instance',))
 
-    def _check_task(self, task: Any) -> None:
+    def _check_task(self, task: Any, option: str = 'task') -> None:
         """Raises ValueError for a task that the model was not trained for, or whose results nobody makes."""
         trained_for = getattr(self.model, 'task', 'instance')
         if task not in TASKS[trained_for]:
-            raise ValueError(f'task is {task!r}; the weights of this model, which was trained for {trained_for} '
+            raise ValueError(f'{option} is {task!r}; the weights of this model, which was trained for {trained_for} '
                              f'segmentation, allow {", ".join(TASKS[trained_for])}')
         if task not in self._answered:
-            raise ValueError(f'task is {task!r}; the postprocessor {type(self.postprocessor).__name__} knows '
+            raise ValueError(f'{option} is {task!r}; the postprocessor {type(self.postprocessor).__name__} knows '
                              f'{", ".join(self._answered)} only. Ask for that ({DEFAULT_TASK}=), or say in its '
                              'attribute `tasks` what else it can do')
 
@@ -157,13 +159,15 @@ class FastInstPipeline(Pipeline):
 
     def __call__(self, input: Any, *args: Any, **kwargs: Any) -> Any:
         """Segments an image or a list of images; see the class."""
+        if args:   # which ModelScope would not look at
+            raise TypeError(f'options of a call are given by name, as in task=; got {", ".join(map(repr, args))}')
         if isinstance(input, list):
             batch_size = kwargs.pop('batch_size', None)
             batch_size = 1 if batch_size is None else batch_size
             if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
                 raise ValueError(f'batch_size is {batch_size!r}; it must be a whole number, at least 1')
             kwargs['batch_size'] = batch_size
-        return super().__call__(input, *args, **kwargs)
+        return super().__call__(input, **kwargs)
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict, dict, dict]:
         """The options of a call, sorted into those of preprocessing, forward and postprocessing."""

@@ -291,6 +291,9 @@ class FastInstTrainer(LoopingTrainer):
         self.logger.info(f'{type(self.network).__name__} with {size / 1e6:.2f} M trainable parameters on '
                          f'{self.device}; {self._start.message}')
         self.logger.info(f'{images[0]} training and {images[1]} evaluation images; work folder {self.work_dir}')
+        if all(images) and 'evaluation' not in self._own_hooks:
+            self.logger.info('nothing is evaluated during the training, for the configuration has no evaluation.period '
+                             '(--set evaluation.period.interval=1 evaluates after each epoch)')
         if self._scaled:
             self.logger.info(self._scaled)
         self.logger.debug(str(self.cfg._cfg_dict))

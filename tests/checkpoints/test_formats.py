@@ -97,7 +97,7 @@ def test_a_hostile_torch_file_is_refused_by_name(write, thing, name, tmp_path, m
 @pytest.mark.parametrize(('content', 'name', 'message'), [
     pytest.param(pickle.dumps({'model': {'a': Calls(os.system, 'true')}}), 'x.pkl', 'system; only tensors',
                  id='hostile pickle'),
-    pytest.param(pickle.dumps({'model': STATE}), 'x.pkl', 'tensors are written by torch.save',
+    pytest.param(pickle.dumps({'model': STATE}), 'x.pkl', "for a Swin its authors' .pth",
                  id='tensors through pickle'),
     pytest.param(b'', 'x.pth', 'it is empty', id='empty'),
     pytest.param(b'<!DOCTYPE html><html><body>Not found</body></html>', 'x.pth',

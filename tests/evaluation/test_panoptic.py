@@ -220,8 +220,10 @@ def test_nothing_added_and_other_classes():
     evaluator = PanopticEvaluator(CLASSES, THINGS)
     with pytest.raises(ValueError, match='no image was added'):
         evaluator.evaluate()
-    with pytest.raises(ValueError, match='same classes and things'):
+    with pytest.raises(ValueError, match='same things'):
         evaluator.merge(PanopticEvaluator(CLASSES, {0}))
+    with pytest.raises(ValueError, match='same classes'):
+        evaluator.merge(PanopticEvaluator([*CLASSES, 'more'], THINGS))
 
 
 # The API's own sample.

@@ -101,6 +101,12 @@ def test_confusion_by_hand(truth, found, cells):
     assert report.confusion.tolist() == expected.tolist()
 
 
+def test_the_picture_of_the_confusion_leaves_out_classes_that_are_nowhere():
+    truth, found = [annotation(1, A)], instances((0.9, 1, A))
+    names = [text.get_text() for text in figures.confusion(report_of((truth, found))).axes[0].get_xticklabels()]
+    assert names == [CLASSES[1], 'background']
+
+
 def test_every_object_and_result_is_in_the_confusion_once():
     report = filled(IDS).report()
     truth = [[record['category_id'] for record in scene(number)[0] if not record['iscrowd']] for number in IDS]

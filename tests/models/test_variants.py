@@ -58,6 +58,23 @@ def test_every_parameter_has_a_gradient_in_every_step(variant, objects):
     assert (output.guided_matching is not None) == guidance
 
 
+@pytest.mark.parametrize('changes', [
+    pytest.param({'decoder': {'dec_layers': 2, 'enforce_input_project': True}}, id='fewer layers than scales'),
+    pytest.param({'type': 'fastinst', 'encoder': {'type': 'msdeformattn'}}, id='a map that nobody reads'),
+])
+def test_what_is_of_no_use_is_not_trained(changes):
+    """Several processes that train together would wait for gradients that never come."""
+    encoder = {'convs_dim': 32, 'nheads': 2, 'enc_layers': 1, 'dim_feedforward': 32, **changes.get('encoder', {})}
+    decoder = {'num_classes': 3, 'hidden_dim': 32, 'nheads': 2, 'num_queries': 9, **changes.get('decoder', {})}
+    network = build_network({
+        'type': changes.get('type', 'mask2former'), 'encoder': encoder, 'decoder': decoder,
+        'backbone': {'type': 'swin', 'embed_dim': 4, 'depths': [1, 1, 1, 1], 'num_heads': [1, 1, 1, 1]}})
+    train_once(network, [square()])
+    idle = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    assert idle == {name for name, parameter in network.named_parameters() if parameter.grad is None}
+    assert len(idle) == 2
+
+
 @pytest.mark.parametrize('variant', [
     pytest.param(('msdeformattn', 'masked-attention', 'static', False), id='Mask2Former'),
     pytest.param(('ppm-fpn', 'masked-attention', 'activation-guided', True), id='masked attention in FastInst'),

@@ -11,6 +11,7 @@ from modelscope.pipelines import pipeline
 from modelscope.preprocessors import Preprocessor
 from modelscope.trainers import build_trainer
 from modelscope.utils.config import Config
+from PIL import Image
 
 import modelscope_fastinst
 from modelscope_fastinst.checkpoints import CheckpointError
@@ -72,8 +73,7 @@ def test_a_caller_can_say_what_it_was_trained_for(folder, task, caplog):
     found = segment(picture(60, 90))
     assert segment.model.task == task
     assert ('id_map' in found, 'label_map' in found) == (task == 'panoptic', task == 'semantic')
-    guessed = 'taken to be for instance segmentation; give default_task=' in caplog.text
-    assert guessed == (task == 'instance')
+    assert 'taken to be for' not in caplog.text
 
 
 def test_a_training_starts_from_it_and_leaves_a_folder_of_ours(folder, tmp_path):
@@ -100,6 +100,15 @@ def test_the_command_line_takes_it(folder, tmp_path, capsys):
     model = json.loads((target / 'configuration.json').read_text('utf-8'))['model']
     assert (model['task'], model['things'], model['classes']) == ('panoptic', ['ant', 'bee'], CLASSES)
     assert state_of(folder) == before
+
+
+@pytest.mark.parametrize('task', ['semantic', 'panoptic'])
+def test_the_command_line_believes_the_task_that_it_is_asked_for(folder, tmp_path, task):
+    Image.fromarray(picture(60, 90)).save(tmp_path / 'a.png')
+    output = tmp_path / 'out'
+    assert main(['predict', str(tmp_path / 'a.png'), '--model', str(folder), '--device', 'cpu', '--task', task,
+                 '--output', str(output)]) == 0
+    assert (output / 'a.png').is_file() and list(output.glob('*.json'))
 
 
 @pytest.mark.parametrize('files', [

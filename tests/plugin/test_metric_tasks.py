@@ -83,6 +83,15 @@ def test_perfect_results_are_perfect_and_are_said_to_be():
     assert lines[4].split() == ['class', 'PQ', 'SQ', 'RQ', 'IoU', 'ACC'] and len(lines) == 5 + 5
 
 
+def test_a_class_without_a_value_has_a_dash_and_columns_are_in_line():
+    values = {'segm_mAP': 0.5, 'segm_mAP_l': -1.0, 'PQ/cat': 0.25, 'PQ/sky': 1.0, 'boundary_AP/cat': 0.5,
+              'boundary_AP/sky': -1.0}
+    assert metrics_table(values, ['cat', 'sky']).splitlines() == ['evaluation: segm_mAP 0.5000 segm_mAP_l -',
+                                                                  '  class       PQ boundary_AP',
+                                                                  '  cat     0.2500      0.5000',
+                                                                  '  sky     1.0000           -']
+
+
 @pytest.mark.parametrize(('metric', 'message'), [
     pytest.param({'type': 'fastinst-panoptic-metric', 'classes': ['a'], 'things': ['b']}, r"things names \['b'\]",
                  id='a thing that is no class'),

@@ -161,11 +161,21 @@ def test_a_semantic_model_finds_no_segments(semantic_folder, segment_semantic, t
         pipeline('image-segmentation', model=semantic_folder, device='cpu', default_task=task)
 
 
+def test_a_default_task_that_cannot_be_is_named_by_its_own_option(semantic_folder):
+    with pytest.raises(ValueError, match="default_task is 'panoptic'; the weights"):
+        pipeline('image-segmentation', model=semantic_folder, device='cpu', default_task='panoptic')
+
+
 def test_an_instance_model_makes_no_maps(tmp_path):
     segment = pipeline('image-segmentation', model=str(write_stock_folder(tmp_path)), device='cpu')
     with pytest.raises(ValueError, match='trained for instance segmentation, allow instance$'):
         segment(scene(), task='panoptic')
     assert segment(scene(), task='instance', score_thr=0)['scores']
+
+
+def test_a_task_without_its_name_is_not_swallowed(segment):
+    with pytest.raises(TypeError, match="given by name, as in task=; got 'semantic'"):
+        segment(picture(), 'semantic')
 
 
 def test_an_unknown_task_is_named(segment):

@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 from modelscope.trainers.hooks.hook import Hook
@@ -141,3 +142,13 @@ def test_tensorboard_that_is_not_installed_is_known_at_once(tmp_path, monkeypatc
     with pytest.raises(ConfigurationError, match='train.tensorboard is true, but .* not installed: pip install'):
         trainer_for(tmp_path, {'train.tensorboard': True})
     assert not (tmp_path / 'work').exists()
+
+
+@pytest.mark.parametrize('asked', [pytest.param(False, id='no'), pytest.param(True, id='yes')])
+def test_says_where_evaluation_images_are_there_and_nothing_is_evaluated(tmp_path, asked):
+    trainer = trainer_for(tmp_path, {'evaluation.period': {'interval': 1}} if asked else {}, eval_dataset=shapes(1))
+    told: list[str] = []
+    trainer.logger = SimpleNamespace(info=told.append, debug=str)
+    trainer.print_cfg()
+    assert any('1 evaluation images' in one for one in told)
+    assert any('nothing is evaluated during the training' in one for one in told) is not asked

@@ -47,12 +47,12 @@ KINDS: dict[str, Kind] = {
     'absent-id': Kind('error', 'segments without a pixel in their map',
                       'remove them from segments_info; --skip-bad of "train" leaves them out'),
     'unknown-label': Kind('error', 'maps with values that are no class',
-                          'name all classes, or say which values mean none (label_offset, void_label); --skip-bad of '
-                          '"train" takes them as void'),
+                          'name all classes, or say which values mean none (--label-offset, --void-label); --skip-bad '
+                          'of "train" takes them as void'),
     'size-mismatch': Kind('error', 'images of another size than their annotations say',
                           'the picture was scaled after it was annotated: restore the one that was annotated'),
     'leakage': Kind('error', 'the same image in two splits',
-                    'leave it in one of them: on an image that was trained on, the AP is too high'),
+                    'leave it in one of them: on an image that was trained on, measures are too high'),
     'class-missing-in-val': Kind('error', 'classes that the categories of the validation split do not list',
                                  'list the same categories in both splits, or choose classes with --classes'),
     'class-only-in-val': Kind('error', 'classes with objects in validation but none in training',
@@ -78,6 +78,9 @@ KINDS: dict[str, Kind] = {
                          'remove "bbox" from the annotation, it is then taken from the outline; the box AP uses it'),
     'area-mismatch': Kind('warning', 'objects whose area does not fit their outline',
                           'remove "area" from the annotation, it is then counted; AP by size uses it'),
+    'stuff-in-parts': Kind('warning', 'images with several segments of a class that is stuff',
+                           'make one segment of them; or, if the class counts objects, set its isthing to 1: a model '
+                           'finds all of a stuff class as one segment, which matches none of the parts'),
     'too-many-objects': Kind('warning', 'images with more objects than the model has queries',
                              'raise model.decoder.num_queries, or cut the images into tiles'),
     'exif-ambiguous': Kind('warning', 'images with an EXIF rotation that their annotations may not know of',
@@ -85,7 +88,8 @@ KINDS: dict[str, Kind] = {
     'exif-rotated': Kind('note', 'images that are stored turned (EXIF)',
                          'nothing, if the outlines fit on the sheet of samples'),
     'empty-image': Kind('note', 'images without an object',
-                        'nothing if that is true of the picture; training leaves them out, evaluation uses them'),
+                        'nothing if that is true of the picture; training leaves out those whose annotations say so, '
+                        'evaluation uses them'),
     'much-void': Kind('note', 'images of which more than half has no class',
                       'nothing if that is meant: from void nothing is learned, and it is not evaluated'),
     'unlisted-image': Kind('note', 'image files without an annotation record', 'annotate them, or leave them unused'),
@@ -97,7 +101,7 @@ KINDS: dict[str, Kind] = {
 
 # Those that only maps (panoptic and semantic data) can have.
 MAP_CODES = frozenset({'missing-map', 'unreadable-map', 'wrong-map', 'unlisted-id', 'absent-id', 'unknown-label',
-                       'much-void'})
+                       'much-void', 'stuff-in-parts'})
 
 
 @dataclass(frozen=True)

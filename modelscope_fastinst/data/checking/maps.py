@@ -166,6 +166,9 @@ class _Part:
             one.crowds += int((inside & found.crowds).sum())
             one.images += 1
             one.pixels += int(areas[inside].sum())
+            name = self.source.classes[label]
+            if learned > 1 and self.task == 'panoptic' and name not in (self.source.things or ()):
+                self._note(index, 'stuff-in-parts', f'{learned} segments of {name!r}, which is stuff')
         count = int((used & ~found.crowds).sum()) if self.task == 'panoptic' else len(np.unique(found.labels[used]))
         self.counts.append(count)
         if count > num_queries:

@@ -62,6 +62,10 @@ class SegmentationMaps(Dataset):
         if classes is None:
             classes = source.things if task == 'instance' else source.classes
         self.classes = list(classes)
+        if not self.classes:
+            raise DatasetError(f'{source.name}: none of its classes is a thing, so that it has no instances; set '
+                               'model.task (--task) to "panoptic" or "semantic", or isthing of the classes that count '
+                               'objects to 1')
         self._label_of = np.array(source.label_of(self.classes), np.int64)
         self.things = [name for name in self.classes if name in source.things] if task == 'panoptic' else None
         self._thing_indices = frozenset(index for index, name in enumerate(self.classes)

@@ -87,7 +87,7 @@ def read_label_folder(image_dir: str, label_dir: str, classes: Sequence[str] | N
         notes.append(f'{label_dir}: {len(labels) - len(maps)} label PNGs belong to no image and are not used')
     void_text = '' if void is None else f', {void} is void'
     what = f'the {len(classes)} classes have the values {offset} to {offset + len(classes) - 1}{void_text} ' \
-           '(classes, label_offset and void_label change that)'
+           '(classes, label_offset and void_label change that: --classes, --label-offset, --void-label)'
     reader = LabelReader(maps, table, what=what)
     return MapSource(format, image_dir, list(classes), None, kept, maps, [stem(file) for file in kept], reader,
                      problems=problems, notes=notes)

@@ -114,3 +114,16 @@ def test_values_that_are_no_class_and_classes_of_one_split(tmp_path):
 def test_every_kind_of_fault_of_maps_says_its_mend():
     assert set(KINDS) > MAP_CODES
     assert all(KINDS[code].mend for code in MAP_CODES)
+
+
+def test_stuff_in_several_segments_is_remarked(folder):
+    """As where ``isthing`` is wrong: a model finds all of a stuff class as one segment."""
+    file = folder / 'annotations/panoptic_train2017.json'
+    content = json.loads(file.read_text('utf-8'))
+    for category in content['categories']:
+        category['isthing'] = int(category['name'] != 'person' and category['isthing'])
+    file.write_text(json.dumps(content), 'utf-8')
+    report = checked(folder)
+    assert found(report) == [('stuff-in-parts', 'train', 'image 1'), ('stuff-in-parts', 'train', 'image 2')]
+    assert "2 segments of 'person', which is stuff" in [one.message for one in report.findings]
+    assert 'stuff-in-parts' not in [one.code for one in checked(folder, 'semantic').findings]

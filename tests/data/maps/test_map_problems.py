@@ -219,6 +219,9 @@ def test_classes_that_do_not_go_with_the_task(folder):
         SegmentationMaps(source, 'panoptic', ['person', 'yeti'])
     with pytest.raises(DatasetError, match=r"\['sea'\] are stuff, of which there are no instances"):
         SegmentationMaps(source, 'instance', ['person', 'sea'])
+    edit(folder, lambda content: [one.update(isthing=0) for one in content['categories']])
+    with pytest.raises(DatasetError, match='none of its classes is a thing, so that it has no instances'):
+        SegmentationMaps(read_maps(folder, 'instance', 'train'), 'instance')
     with pytest.raises(DatasetError, match='knows the class of each pixel, but no segments'):
         pictures = scenes(CITYSCAPES, ['a'], ('road', 'sidewalk'), ('building', 'wall'))
         write_semantic(folder / 'i', folder / 'l', pictures)

@@ -221,7 +221,7 @@ def test_an_instance_model_becomes_a_panoptic_one(tmp_path):
     first = trainer_for(tmp_path / 'a', SHORT, train_dataset=shapes(2))
     first.train()
     second = trainer_for(tmp_path / 'b', {**SHORT, 'model.task': 'panoptic', 'model.pretrained': None},
-                         model=str(tmp_path / 'a/work/output'), train_dataset=PanopticShapes(2, 64, 2))
+                         model=str(tmp_path / 'a' / 'work' / 'output'), train_dataset=PanopticShapes(2, 64, 2))
     assert 'it was a model for the task "instance", and becomes one for "panoptic"' in second._start.message
     assert second.model.thing_classes == {0, 1}
     assert any('class_embed' in name for name in second.new_weights)
@@ -230,7 +230,7 @@ def test_an_instance_model_becomes_a_panoptic_one(tmp_path):
     assert torch.equal(second.network.state_dict()['backbone.stem.conv1.weight'], before)
     second.train()
     third = trainer_for(tmp_path / 'c', {**SHORT, 'model.task': 'semantic', 'model.pretrained': None},
-                        model=str(tmp_path / 'b/work/output'),
+                        model=str(tmp_path / 'b' / 'work' / 'output'),
                         train_dataset=PanopticShapes(2, 64, 2, task='semantic'))
     assert third.model.task == 'semantic'
     assert third.new_weights == []   # the same classes

@@ -27,7 +27,7 @@ def features(height: int, width: int, batch: int = 2, dtype: torch.dtype = torch
 
 def transformers_decoder(own: MSDeformAttnPixelDecoder, mask_dim: int) -> torch.nn.Module:
     """transformers' decoder with the same weights."""
-    transformers = pytest.importorskip('transformers')
+    import transformers
     from transformers.models.mask2former.modeling_mask2former import Mask2FormerPixelDecoder
     config = transformers.Mask2FormerConfig(
         feature_size=SMALL['convs_dim'], mask_feature_size=mask_dim, num_attention_heads=SMALL['nheads'],

@@ -25,7 +25,7 @@ def randomised(module: torch.nn.Module) -> torch.nn.Module:
 
 def transformers_swin(own: Swin, window_size: int = SMALL['window_size']) -> torch.nn.Module:
     """transformers' backbone with the same weights."""
-    transformers = pytest.importorskip('transformers')
+    import transformers
     from transformers.models.swin.modeling_swin import SwinBackbone
     config = transformers.SwinConfig(
         embed_dim=SMALL['embed_dim'], depths=list(SMALL['depths']), num_heads=list(SMALL['num_heads']),

@@ -52,3 +52,27 @@ def test_finetune_writes_a_model_and_prints_the_average_precision_by_class(tmp_p
     shown = run('finetune.py', 'data', folder=tmp_path)
     assert 'segm_mAP' in shown and 'odd' in shown and 'even' in shown
     assert (tmp_path / 'work_dir' / 'output' / 'configuration.json').is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('network', ['fastinst', 'mask2former'])
+def test_train_panoptic_shapes_trains_and_measures_either_network(network, tmp_path):
+    (tmp_path / 'demo').mkdir()
+    (tmp_path / 'demo' / 'train.py').write_text((DEMO / 'train_panoptic_shapes.py').read_text('utf-8'), 'utf-8')
+    (tmp_path / 'configs').mkdir()
+    for recipe in (DEMO.parent / 'configs').glob('shapes_panoptic*.json'):   # as they are, but for the time they take
+        content = json.loads(recipe.read_text('utf-8'))
+        content['train']['max_iters'] = 2
+        (tmp_path / 'configs' / recipe.name).write_text(json.dumps(content), 'utf-8')
+    done = subprocess.run([sys.executable, 'demo/train.py', network, 'work'], cwd=tmp_path, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'PQ_th' in done.stdout + done.stderr and 'mIoU' in done.stdout + done.stderr
+    model = json.loads((tmp_path / 'work' / 'output' / 'configuration.json').read_text('utf-8'))['model']
+    assert (model['type'], model['task']) == (network, 'panoptic')
+
+
+def test_train_panoptic_shapes_names_the_networks_it_knows():
+    done = subprocess.run([sys.executable, str(DEMO / 'train_panoptic_shapes.py'), 'unet'], capture_output=True,
+                          text=True)
+    assert done.returncode != 0 and "'unet' is no network of this script; choose one of fastinst" in done.stderr

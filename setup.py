@@ -51,12 +51,28 @@ TEST = [
     'timm>=1.0',           # its resnet50d, whose weights the R50-d-DCN models start from: the tests read them
     'tensorboard>=2.15',   # train.tensorboard
     'faster-coco-eval>=1.6',  # evaluation.engine: the same averages, sooner
+    'pytest-xdist>=3.5',   # two tests at a time
+    'playwright>=1.45',    # drives a headless Chromium through the studio; slow tests only
 ]
 
+VIDEO = [
+    'av>=14.0',            # reads and writes video files, frame by frame with their time stamps
+]
+
+DEMO = [
+    *VIDEO,
+    'gradio>=6.0,<7',      # the studio's pages
+]
+
+SUPERVISION = ['supervision>=0.25']   # Instances.to_supervision(): its result type, for who draws and counts with it
+
 EXTRAS = {
-    'test': TEST,
+    'demo': DEMO,
+    'video': VIDEO,
+    'supervision': SUPERVISION,
+    'test': [*TEST, *DEMO, *SUPERVISION],
     'dev': [
-        *TEST,
+        *TEST, *DEMO, *SUPERVISION,
         'build>=1.2',      # wheels and source archives for a release
     ],
     # train.tensorboard: the log for TensorBoard beside our own

@@ -61,7 +61,9 @@ VIDEO = [
 
 DEMO = [
     *VIDEO,
-    'gradio>=6.0,<7',      # the studio's pages
+    # the studio's pages. 6.27 is the first with all that they use; releases before 6.20 follow a visitor's link to
+    # addresses that only the server can reach
+    'gradio>=6.27,<7',
 ]
 
 SUPERVISION = ['supervision>=0.25']   # Instances.to_supervision(): its result type, for who draws and counts with it
@@ -93,7 +95,8 @@ setup(
     # the configurations lie at the top, where people look for them, and are installed as a part of the package
     packages=[*find_packages(include=['modelscope_fastinst', 'modelscope_fastinst.*']), 'modelscope_fastinst.configs'],
     package_dir={'modelscope_fastinst.configs': 'configs'},
-    package_data={'modelscope_fastinst': ['assets/default/*'], 'modelscope_fastinst.configs': ['*.json']},
+    package_data={'modelscope_fastinst': ['assets/default/*', 'assets/fonts/*'],
+                  'modelscope_fastinst.configs': ['*.json']},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={

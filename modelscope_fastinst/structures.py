@@ -6,6 +6,7 @@ H x W an image's size in pixels, Hc x Wc the padded canvas of a batch, h x w the
 """
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -155,14 +156,62 @@ class Instances:
             (``{'size': [H, W], 'counts': str}``).
         boxes: float32 ``[N, 4]``, xyxy in pixels, tight around the mask (right and bottom exclusive); zeros for an
             empty mask.
+        classes: the names of the model's classes, which ``labels`` are indices of; None where nobody said.
     """
     scores: Any
     labels: Any
     masks: Any
     boxes: Any
+    classes: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    @classmethod
+    def from_result(cls, result: Mapping[str, Any], classes: Sequence[str] | None = None) -> Instances:
+        """The instances of what ``pipeline('image-segmentation')`` returned for one image.
+
+        Args:
+            result: ``scores``, ``labels`` (names), ``masks`` (uint8 ``[H, W]`` arrays or COCO RLE dicts) and ``boxes``,
+                one entry an instance.
+            classes: the names of the model's classes, which then have the indices that they have in the model. None:
+                the names of this result, in the order in which they appear.
+
+        Raises:
+            ValueError: a list is missing or of another length, a label is not in ``classes``, or masks differ in kind
+                or size; names what and where.
+        """
+        from modelscope_fastinst.exchange import from_result
+        return cls(**from_result(result, classes))
+
+    def to_coco(self, image_id: int | str = 0,
+                category_ids: Sequence[int] | Mapping[str, int] | None = None) -> list[dict[str, Any]]:
+        """The instances as records of a COCO results file, which ``json`` writes as they are.
+
+        Args:
+            image_id: COCO's ``images[].id``.
+            category_ids: the data set's ids, by label (a sequence) or by class name (a mapping). None: label + 1, so
+                that the first class has the id 1, as files with ids without gaps have it (not COCO's own 80 classes).
+
+        Returns:
+            For each instance ``image_id``, ``category_id``, ``category_name`` (where ``classes`` says it), ``bbox``
+            (xywh in pixels), ``area`` (pixels), ``score`` and ``segmentation`` (compressed RLE whose counts are text).
+
+        Raises:
+            ValueError: a label or name that ``category_ids`` does not have; or names are asked for and not known.
+        """
+        from modelscope_fastinst.exchange import to_coco
+        return to_coco(self, image_id, category_ids)
+
+    def to_supervision(self) -> Any:
+        """The instances as ``supervision.Detections`` (https://supervision.roboflow.com): ``xyxy``, ``mask`` (bool
+        ``[N, H, W]``), ``confidence``, ``class_id``, and the names as ``data['class_name']`` where they are known.
+
+        Raises:
+            ImportError: supervision is not installed; names the command that installs it.
+        """
+        from modelscope_fastinst.exchange import to_supervision
+        return to_supervision(self)
 
 
 @dataclass

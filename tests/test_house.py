@@ -23,11 +23,11 @@ ROOMS = {'models', 'objective', 'data', 'results', 'evaluation', 'checkpoints', 
 MAY_IMPORT = {
     'models': set(), 'objective': set(), 'data': set(), 'results': set(), 'evaluation': set(),
     'checkpoints': {'models'}, 'visualize': set(), 'structures': set(), 'version': set(), 'checksum': set(),
-    'zoo': set(), 'published': set(), 'network_names': set(), 'card_file': set(),
+    'zoo': set(), 'published': set(), 'network_names': set(), 'card_file': set(), 'card_widget': set(),
     'card_sections': {'models', 'data'}, 'model_card': {'evaluation', 'checkpoints', 'data'},
     'video': {'results', 'data', 'visualize'}, 'studio': ROOMS - {'cli'},
     'plugin': ROOMS - {'studio', 'video'}, 'cli': ROOMS, 'runtime': ROOMS - {'plugin', 'cli', 'studio', 'video'},
-    '__main__': {'cli'}, '__init__': {'plugin'},
+    '__main__': {'cli'}, '__init__': {'plugin'}, 'exchange': {'results'}, 'assets': set(), 'fonts': set(),
 }
 WHERE_USED = {'torchvision', 'cv2', 'pycocotools', 'scipy', 'PIL', 'transformers', 'matplotlib', 'av', 'supervision',
               'gradio', 'hypothesis', 'pytest'}

@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFont
+from PIL import Image
 from pycocotools import mask as coco_mask
 
+from modelscope_fastinst import fonts
 from modelscope_fastinst.visualize import draw_instances, palette, side_by_side
-from modelscope_fastinst.visualize import tags as tag_module
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
 
@@ -32,9 +32,9 @@ def test_a_mask_is_tinted_inside_outlined_at_its_border_and_untouched_outside():
     picture = draw_instances(image, None, ['cat'], [rectangle(40, 30, 100, 90)], tags=False)
     color = np.array(palette(1)[0])
     np.testing.assert_allclose(picture[60, 70], 0.62 * 128 + 0.38 * color, atol=1)
-    np.testing.assert_allclose(picture[60, 40].astype(int), color, atol=25)   # antialiased
+    np.testing.assert_allclose(picture[60, 40].astype(int), color, atol=45)   # antialiased
     outside = changed(picture)
-    outside[28:92, 38:102] = False
+    outside[27:93, 37:103] = False
     assert not outside.any()
     assert not changed(image).any() and picture.dtype == np.uint8
 
@@ -128,7 +128,8 @@ def test_scale_enlarges_image_and_masks():
     picture = draw((40, 30, 100, 90), scale=2.5, tags=False)
     assert picture.shape == (300, 400, 3)
     rows, columns = np.nonzero(changed(picture, np.full_like(picture, 128)))
-    assert np.abs(np.array([columns.min(), rows.min(), columns.max(), rows.max()]) - [100, 75, 249, 224]).max() <= 2
+    bounds = np.array([columns.min(), rows.min(), columns.max(), rows.max()])
+    assert np.abs(bounds - [100, 75, 249, 224]).max() <= 3   # half a line and its edge
 
 
 def test_pictures_stand_side_by_side_with_titles():
@@ -159,24 +160,35 @@ def test_what_does_not_fit_is_refused(arguments, message):
         draw_instances(*arguments)
 
 
-def test_labels_that_the_built_in_font_cannot_draw_are_told_once(monkeypatch, caplog):
-    monkeypatch.setattr(tag_module, '_warned', False)
-    draw((20, 40, 90, 90), labels=['cell nucleus'])
-    draw((20, 40, 90, 90), labels=['\u7ec6\u80de\u6838'], tags=False)
+# Of a private use area, where only fonts made for somebody's own purposes have anything.
+UNHEARD_OF = '\U000f1234'
+
+
+def test_labels_that_no_font_can_draw_are_told_once(monkeypatch, caplog):
+    monkeypatch.setattr(fonts, '_warned', False)
+    draw((20, 40, 90, 90), labels=['cell nucleus \u7ec6\u80de\u6838 \u0443\u03b3\u306e'])
+    draw((20, 40, 90, 90), labels=[UNHEARD_OF], tags=False)
     assert not caplog.records
-    for _ in range(2):
-        draw((20, 40, 90, 90), labels=['\u7ec6\u80de\u6838 A'])
+    for size in (90, 91):
+        draw((20, 40, 90, size), labels=[f'{UNHEARD_OF} A'])
+        draw((20, 40, 90, size), labels=[f'{UNHEARD_OF} B'])
     [record] = caplog.records
-    assert '\u7ec6' in record.getMessage() and '--font' in record.getMessage() and 'A' not in record.getMessage()
+    assert '\\U000f1234' in record.getMessage() and '--font' in record.getMessage() and 'A' not in record.getMessage()
 
 
-def test_a_font_file_is_used(tmp_path, monkeypatch, caplog):
-    font = tmp_path / 'any.ttf'
-    font.write_bytes(ImageFont.load_default(20).font_bytes)
-    monkeypatch.setattr(tag_module, '_warned', False)
-    tagged = draw((20, 40, 90, 90), labels=['\u7ec6'], font=font)
-    assert changed(tagged, draw((20, 40, 90, 90), tags=False)).any()
-    assert not caplog.records   # whoever names a font knows what it holds
+def test_a_font_file_is_used():
+    usual, other = (draw((20, 40, 90, 90), labels=['cat'], font=file) for file in (None, _dejavu()))
+    assert changed(other, usual).any()
+
+
+def test_what_a_font_file_lacks_comes_from_another():
+    two, one = (draw((20, 40, 110, 90), labels=[label], font=_dejavu()) for label in ('\u7ec6\u80de', '\u7ec6\u7ec6'))
+    assert changed(two, one).any()   # two characters, no boxes
+
+
+def _dejavu():
+    import matplotlib
+    return f'{matplotlib.get_data_path()}/fonts/ttf/DejaVuSerif.ttf'
 
 
 def test_a_font_that_is_none_is_named(tmp_path):

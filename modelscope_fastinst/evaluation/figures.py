@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modelscope_fastinst.fonts import as_line
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -167,6 +169,6 @@ def _f1_on(curve: Any, grid: np.ndarray) -> np.ndarray:
 
 def short(name: str) -> str:
     """A class name as text that matplotlib takes for nothing but text: no formula, nor a line to be left out."""
-    name = ' '.join(name.split())
+    name = as_line(name)
     name = name if len(name) <= 18 else name[:17] + '…'
     return (' ' if name.startswith('_') else '') + name.replace('$', r'\$')

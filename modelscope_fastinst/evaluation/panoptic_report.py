@@ -49,8 +49,11 @@ class PanopticReport:
         """Writes ``panoptic_quality.png`` and ``confusion_matrix.png`` into an existing folder."""
         from modelscope_fastinst.evaluation import figures
         from modelscope_fastinst.evaluation.class_figures import panoptic_quality
-        panoptic_quality(self).savefig(Path(folder) / 'panoptic_quality.png', dpi=110)
-        figures.confusion_matrix(
-            self.confusion, [*self.classes, 'background'], [*self.classes, 'background'],
-            'Found as which class', 'predicted (background: missed)', 'true (background: nothing there)',
-            'segments that lie on each other, IoU above 0.5').savefig(Path(folder) / 'confusion_matrix.png', dpi=110)
+        from modelscope_fastinst.fonts import matplotlib_fonts
+        with matplotlib_fonts(self.classes):
+            panoptic_quality(self).savefig(Path(folder) / 'panoptic_quality.png', dpi=110)
+            figures.confusion_matrix(
+                self.confusion, [*self.classes, 'background'], [*self.classes, 'background'],
+                'Found as which class', 'predicted (background: missed)', 'true (background: nothing there)',
+                'segments that lie on each other, IoU above 0.5'
+            ).savefig(Path(folder) / 'confusion_matrix.png', dpi=110)

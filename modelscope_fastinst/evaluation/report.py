@@ -66,9 +66,11 @@ class EvaluationReport:
     def write_pictures(self, folder: str | Path) -> None:
         """Writes ``precision_recall.png``, ``f1.png`` and ``confusion_matrix.png`` into an existing folder."""
         from modelscope_fastinst.evaluation import figures
-        for name, figure in zip(PICTURES, (figures.precision_recall(self), figures.f1_curves(self),
-                                           figures.confusion(self)), strict=True):
-            figure.savefig(Path(folder) / name, dpi=110)
+        from modelscope_fastinst.fonts import matplotlib_fonts
+        with matplotlib_fonts(self.classes):
+            for name, figure in zip(PICTURES, (figures.precision_recall(self), figures.f1_curves(self),
+                                               figures.confusion(self)), strict=True):
+                figure.savefig(Path(folder) / name, dpi=110)
 
 
 def make_report(images: Sequence[Evidence], classes: Sequence[str], metrics: Mapping[str, float],

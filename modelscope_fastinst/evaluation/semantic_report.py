@@ -42,9 +42,11 @@ class SemanticReport:
         """Writes ``iou.png`` and ``confusion_matrix.png`` into an existing folder."""
         from modelscope_fastinst.evaluation import figures
         from modelscope_fastinst.evaluation.class_figures import class_ious
-        class_ious(self).savefig(Path(folder) / 'iou.png', dpi=110)
-        # Results have a class everywhere, but for other people's.
-        columns = self.confusion if self.confusion[:, -1].any() else self.confusion[:, :-1]
-        names = [*self.classes, 'none'][:columns.shape[1]]
-        figures.confusion_matrix(columns, self.classes, names, 'Found as which class', 'predicted', 'true',
-                                 'of pixels').savefig(Path(folder) / 'confusion_matrix.png', dpi=110)
+        from modelscope_fastinst.fonts import matplotlib_fonts
+        with matplotlib_fonts(self.classes):
+            class_ious(self).savefig(Path(folder) / 'iou.png', dpi=110)
+            # Results have a class everywhere, but for other people's.
+            columns = self.confusion if self.confusion[:, -1].any() else self.confusion[:, :-1]
+            names = [*self.classes, 'none'][:columns.shape[1]]
+            figures.confusion_matrix(columns, self.classes, names, 'Found as which class', 'predicted', 'true',
+                                     'of pixels').savefig(Path(folder) / 'confusion_matrix.png', dpi=110)

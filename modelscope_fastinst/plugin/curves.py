@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelscope_fastinst.checkpoints.writing import write_whole
+from modelscope_fastinst.fonts import matplotlib_fonts
 
 from .training_log import LOG_FILE, read_log
 
@@ -34,7 +35,8 @@ def write_curves(work_dir: str | os.PathLike) -> Path | None:
     if not records:
         return None
     picture = io.BytesIO()
-    draw(records).savefig(picture, format='png', dpi=110)
+    with matplotlib_fonts(name for record in records for name in record):   # metrics of classes bear their names
+        draw(records).savefig(picture, format='png', dpi=110)
     file = Path(work_dir, CURVES_FILE)
     write_whole(file, picture.getvalue())
     return file

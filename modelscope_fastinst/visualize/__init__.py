@@ -1,7 +1,8 @@
 """Pictures of results: instances, panoptic and semantic maps over their image."""
-from modelscope_fastinst.visualize.colors import palette
+from modelscope_fastinst.visualize.colors import class_colors, instance_colors, palette
 from modelscope_fastinst.visualize.instances import COLOR_BY, draw_instances
 from modelscope_fastinst.visualize.maps import draw_panoptic, draw_semantic
 from modelscope_fastinst.visualize.sheet import side_by_side
 
-__all__ = ['COLOR_BY', 'draw_instances', 'draw_panoptic', 'draw_semantic', 'palette', 'side_by_side']
+__all__ = ['COLOR_BY', 'class_colors', 'draw_instances', 'draw_panoptic', 'draw_semantic', 'instance_colors', 'palette',
+           'side_by_side']

@@ -10,8 +10,8 @@ import numpy as np
 
 from modelscope_fastinst.visualize.colors import palette, shade
 from modelscope_fastinst.visualize.instances import check_image
-from modelscope_fastinst.visualize.shapes import Shape, fill, outline, resized, unit_of
-from modelscope_fastinst.visualize.tags import warn_of_missing_glyphs, with_tags
+from modelscope_fastinst.visualize.shapes import Shape, fill, outline, resized, widths_of
+from modelscope_fastinst.visualize.tags import with_tags
 
 _THING, _STUFF, _CLASS = 0.5, 0.45, 0.5   # opacities
 _STUFF_CHROMA, _CLASS_CHROMA = 0.06, 0.13
@@ -19,7 +19,7 @@ _STUFF_CHROMA, _CLASS_CHROMA = 0.06, 0.13
 
 def draw_panoptic(image: np.ndarray, id_map: np.ndarray, segments: Sequence[Mapping[str, Any]], *,
                   classes: Sequence[str] | None = None, scale: float = 1.0, tags: bool = True,
-                  font: str | Path | None = None) -> np.ndarray:
+                  font: str | Path | None = None, turns: Mapping[int, int] | None = None) -> np.ndarray:
     """Draw a panoptic map over an image.
 
     Stuff is greyish and bears its name inside; objects are bright, have outlines and scores. Objects of one class have
@@ -31,6 +31,8 @@ def draw_panoptic(image: np.ndarray, id_map: np.ndarray, segments: Sequence[Mapp
         segments: of the pipeline's result: ``id``, ``label`` (a name), ``isthing`` and, where it is known, ``score``.
         classes: all class names, so that a class has the same colour in every picture; None for those of this image.
         scale, tags, font: see `draw_instances`.
+        turns: of a video: by the id of a segment, which object of its class it is, from 0, so that it keeps its shade;
+            None to count them in their order.
 
     Returns:
         uint8 RGB picture of the image's size times ``scale``.
@@ -48,11 +50,13 @@ def draw_panoptic(image: np.ndarray, id_map: np.ndarray, segments: Sequence[Mapp
         label = segment['label']
         mask = id_map == segment['id']
         if segment['isthing']:
-            color = shade(places[label], seen[label])
+            color = shade(places[label], seen[label] if turns is None else turns[segment['id']])
             seen[label] += 1
-            things.append(Shape.build(mask, canvas.shape[:2], label, segment.get('score'), color, _THING))
+            things.append(Shape.build(mask, id_map.shape, canvas.shape[:2], label, segment.get('score'), color,
+                                      _THING))
         else:
-            stuff.append(Shape.build(mask, canvas.shape[:2], label, None, muted[places[label]], _STUFF, inside=True))
+            stuff.append(Shape.build(mask, id_map.shape, canvas.shape[:2], label, None, muted[places[label]], _STUFF,
+                                     inside=True))
     return _drawn(canvas, things, stuff, tags, font)
 
 
@@ -76,24 +80,20 @@ def draw_semantic(image: np.ndarray, label_map: np.ndarray, classes: Sequence[st
     colors = palette(len(classes), _CLASS_CHROMA)
     canvas = resized(image, scale)
     present = [label for label in np.unique(label_map).tolist() if 0 <= label < len(classes)]
-    return _drawn(canvas, [], [Shape.build(label_map == label, canvas.shape[:2], classes[label], None, colors[label],
-                                           _CLASS, inside=True) for label in present], tags, font)
+    return _drawn(canvas, [], [Shape.build(label_map == label, label_map.shape, canvas.shape[:2], classes[label], None,
+                                           colors[label], _CLASS, inside=True) for label in present], tags, font)
 
 
 def _drawn(canvas: np.ndarray, things: list[Shape], stuff: list[Shape], tags: bool,
            font: str | Path | None) -> np.ndarray:
-    line = max(1, round(unit_of(canvas) * 1.6))
+    line, edge = widths_of(canvas)
     for item in (*stuff, *things):
         fill(canvas, item)
     for item in stuff:
         outline(canvas, item, 1)
     for item in sorted(things, key=lambda item: -item.area):
-        outline(canvas, item, line)
-    if not tags:
-        return canvas
-    if font is None:
-        warn_of_missing_glyphs([item.text[0] for item in (*things, *stuff)])
-    return with_tags(canvas, [*things, *stuff], font)
+        outline(canvas, item, line, edge)
+    return with_tags(canvas, [*things, *stuff], font) if tags else canvas
 
 
 def _check_map(image: np.ndarray, values: np.ndarray, name: str) -> None:

@@ -1,13 +1,15 @@
 """Several pictures on one sheet."""
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from modelscope_fastinst.fonts import as_line
+from modelscope_fastinst.visualize.lettering import lettering
 from modelscope_fastinst.visualize.shapes import unit_of
-from modelscope_fastinst.visualize.tags import font_of
+
+_LONGEST = 60   # a title is at most so many times as wide as its letters are high
 
 
 def side_by_side(pictures: Sequence[np.ndarray], titles: Sequence[str] | None = None) -> np.ndarray:
@@ -15,22 +17,23 @@ def side_by_side(pictures: Sequence[np.ndarray], titles: Sequence[str] | None = 
 
     A picture that is narrower than its title has white beside it.
     """
-    from PIL import Image, ImageDraw
     if titles is not None and len(titles) != len(pictures):
         raise ValueError(f'{len(titles)} titles for {len(pictures)} pictures')
     unit = max((unit_of(picture) for picture in pictures), default=1.0)
-    gap, size = round(10 * unit), round(18 * unit)
+    gap, size = max(4, round(10 * unit)), max(9, round(18 * unit))
     head = gap + round(1.4 * size) if titles else gap
-    font = font_of(None, size)
+    letters = lettering(None, size)
     height = max((picture.shape[0] for picture in pictures), default=0)
-    widths = [max(picture.shape[1], math.ceil(font.getlength(title)))
-              for picture, title in zip(pictures, titles or [''] * len(pictures), strict=True)]
-    sheet = Image.new('RGB', (sum(widths) + gap * (len(pictures) + 1), head + height + gap), 'white')
-    draw = ImageDraw.Draw(sheet)
+    lines = [letters.fitted(as_line(title), _LONGEST * size) for title in titles or [''] * len(pictures)]
+    widths = [max(picture.shape[1], letters.length(line)) for picture, line in zip(pictures, lines, strict=True)]
+    sheet = np.full((head + height + gap, sum(widths) + gap * (len(pictures) + 1), 3), 255, np.uint8)
     left = gap
-    for number, picture in enumerate(pictures):
-        if titles:
-            draw.text((left, head / 2), titles[number], fill=(40, 40, 40), font=font, anchor='lm')
-        sheet.paste(Image.fromarray(picture), (left, head))
-        left += widths[number] + gap
-    return np.array(sheet)
+    for line, width, picture in zip(lines, widths, pictures, strict=True):
+        if line:
+            painted = letters.painted(line)[:head]
+            top = (head - painted.shape[0]) // 2
+            ink = (255 - painted.astype(np.int32) * 215 // 255).astype(np.uint8)   # on white, towards a dark grey
+            sheet[top:top + painted.shape[0], left:left + painted.shape[1]] = ink[..., None]
+        sheet[head:head + picture.shape[0], left:left + picture.shape[1]] = picture
+        left += width + gap
+    return sheet

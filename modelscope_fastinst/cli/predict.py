@@ -18,7 +18,7 @@ PICTURES = frozenset({'.bmp', '.gif', '.jpeg', '.jpg', '.jp2', '.png', '.ppm', '
 
 # What of the command line goes to each call of the pipeline, where it is given.
 OPTIONS = ('task', 'score_thr', 'max_instances', 'classes', 'min_size', 'max_size', 'object_mask_threshold',
-           'overlap_threshold')
+           'overlap_threshold', 'tile', 'tile_overlap')
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -32,13 +32,18 @@ def predict(args: argparse.Namespace) -> int:
     """
     pictures = find_pictures(args.images)
     check_font(args.font)
-    output = _output_folder(args.output, args.images)
+    output = checked_output(args.output, args.images)
+    if args.tile_overlap is not None and args.tile is None:
+        raise CommandError('--tile-overlap: goes with --tile')
+    if args.max_megapixels is not None:
+        allow_pixels(args.max_megapixels)
     from modelscope_fastinst.cli.map_files import MAPS, MapFiles
     from modelscope_fastinst.data.image import ImageError, read_image
     from modelscope_fastinst.plugin.build import build_segmenter
     segment = build_segmenter(args.model, args.device, verbose=args.debug, revision=args.revision, task=args.task)
     options = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
     segment([], **options)   # refuses options that will not do before anything is written
+    output.mkdir(parents=True, exist_ok=True)
     task = args.task or segment.default_task
     folder = MAPS.get(task)
     targets = output_names(pictures, output, folder)
@@ -54,7 +59,8 @@ def predict(args: argparse.Namespace) -> int:
             text = ' '.join(str(error).split())
             print(f'error: {text if str(picture) in text else f"{picture}: {text}"}', file=sys.stderr)
             continue
-        found = segment(image[:, :, ::-1], mask_format='rle', **options)
+        progress = {} if args.tile is None else {'tile_progress': TileProgress(picture)}
+        found = segment(image[:, :, ::-1], mask_format='rle', **options, **progress)
         seconds = time.perf_counter() - start
         write_picture(target, draw(image, found, segment.model.classes, args))
         if maps is not None:
@@ -83,9 +89,39 @@ def draw(image: Any, found: dict[str, Any], classes: list[str], args: argparse.N
 
 
 def check_font(file: str | None) -> None:
-    """Raises CommandError where a font file is named that is not there; sooner than when the first tag is drawn."""
-    if file is not None and not Path(file).is_file():
+    """Raises CommandError where a font file is named that is none; sooner than when the first tag is drawn."""
+    if file is None:
+        return
+    if not Path(file).is_file():
         raise CommandError(f'--font {file}: no such file')
+    from PIL import ImageFont
+    try:
+        ImageFont.truetype(file, 12)
+    except OSError as error:
+        raise CommandError(f'--font {file}: is no font file') from error
+
+
+def allow_pixels(megapixels: float) -> None:
+    """Lets this process read pictures of up to so many million pixels, in the place of PIL's limit of 179."""
+    import warnings
+
+    from PIL import Image
+    Image.MAX_IMAGE_PIXELS = round(megapixels * 1e6 / 2)   # PIL refuses what is more than twice this,
+    warnings.simplefilter('ignore', Image.DecompressionBombWarning)   # and warns of what is more than this
+
+
+class TileProgress:
+    """On a terminal, a line on stderr that says how many tiles of a picture are done; elsewhere nothing."""
+
+    def __init__(self, picture: Path) -> None:
+        self._picture, self._start = picture, time.perf_counter()
+
+    def __call__(self, done: int, total: int) -> None:
+        if not sys.stderr.isatty():
+            return
+        left = (time.perf_counter() - self._start) / done * (total - done)
+        text = f'{self._picture}: tile {done} of {total}, {left:.0f} s left' if done < total else ''
+        print(f'\r\x1b[K{text}', end='', file=sys.stderr, flush=True)
 
 
 def find_pictures(inputs: Iterable[str]) -> list[Path]:
@@ -185,7 +221,8 @@ def _plain_rle(mask: dict[str, Any]) -> dict[str, Any]:
             'counts': counts.decode('ascii') if isinstance(counts, bytes) else counts}
 
 
-def _output_folder(name: str, inputs: Iterable[str]) -> Path:
+def checked_output(name: str, inputs: Iterable[str]) -> Path:
+    """The folder for the results, which is not made yet; CommandError for one that would mix with the inputs."""
     output = Path(name)
     if output.exists() and not output.is_dir():
         raise CommandError(f'--output {output}: is a file; give a folder')
@@ -193,5 +230,4 @@ def _output_folder(name: str, inputs: Iterable[str]) -> Path:
         if folder.is_dir() and folder.resolve() == output.resolve():
             raise CommandError(f'--output {output}: is the folder of the inputs; give another one, so that results are '
                                'not taken for pictures the next time')
-    output.mkdir(parents=True, exist_ok=True)
     return output

@@ -215,7 +215,8 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _bomb(error: Exception) -> str:
-    return f'has too many pixels ({error}); shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it'
+    return (f'has too many pixels ({error}); shrink it, or, if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS '
+            '(predict: --max-megapixels)')
 
 
 def _unreadable(path: Any, error: Exception) -> str:

@@ -1,7 +1,7 @@
 """``pipeline('image-segmentation', model=...)``: images in, instances or maps out."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,16 +15,30 @@ from modelscope.utils.logger import get_logger
 from modelscope_fastinst.plugin.configuration import read_configuration
 from modelscope_fastinst.plugin.huggingface import is_huggingface_folder, load_model
 from modelscope_fastinst.plugin.pipeline_results import as_result
-from modelscope_fastinst.plugin.postprocessor import PANOPTIC_SETTINGS, TASK_OPTIONS, build_postprocessor
+from modelscope_fastinst.plugin.postprocessor import (
+    PANOPTIC_SETTINGS,
+    TASK_OPTIONS,
+    FastInstPostprocessor,
+    build_postprocessor,
+)
 from modelscope_fastinst.plugin.preprocessor import FastInstPreprocessor
 from modelscope_fastinst.plugin.registry import TASK
+from modelscope_fastinst.plugin.tiled import (
+    PROGRESS,
+    TILE_OPTIONS,
+    Tiling,
+    build_tiling,
+    load_picture,
+    segment_tiles,
+)
 from modelscope_fastinst.structures import TASKS, NetworkOutput, Sample
 
 PREPROCESS_OPTIONS = ('min_size', 'max_size')
 POSTPROCESS_OPTIONS = ('score_thr', 'max_instances', 'classes', 'mask_format', *PANOPTIC_SETTINGS)
-OPTIONS = PREPROCESS_OPTIONS + POSTPROCESS_OPTIONS
+OPTIONS = PREPROCESS_OPTIONS + POSTPROCESS_OPTIONS + TILE_OPTIONS
 # ModelScope's pipeline() takes `task` for itself, so there it has another name.
 DEFAULT_TASK = 'default_task'
+_TOGETHER = '_together'   # a call's batch size, on its way to the tiles
 
 # Arguments of ModelScope's own Pipeline, and those that its pipeline() puts in for every pipeline.
 _BASE_ARGUMENTS = ('config_file', 'device_map', 'auto_collate', 'trust_remote_code', 'compile', 'compile_options')
@@ -51,6 +65,16 @@ class FastInstPipeline(Pipeline):
     - ``max_instances``: at most this many instances of an image, the best.
     - ``classes``: names of the classes to look for. In maps the pixels of the others become void.
     - ``mask_format``: 'array' for uint8 ``H x W`` masks of 0 and 1, 'rle' for COCO RLE dicts.
+    - ``tile``: for pictures far larger than the network's input (instances and semantic maps): cut them into tiles with
+      this side, in pixels of the picture, or (height, width); 'auto' for the network's own input size, at which no
+      pixel is lost; None for one piece. A picture that fits into one tile gives what it gives without. Each tile is to
+      the network an image of its own, in which it finds as many objects as the model's configuration allows
+      (``batch_size`` of them at a time, 8 on a GPU unless given); ``max_instances`` is for the whole picture, and not
+      given there is no limit. How objects on seams become one, and their scores, is told in `results.seams`. Many
+      objects in large pictures are best asked for as ``mask_format='rle'``.
+    - ``tile_overlap``: the least share of a tile's side that neighbours have in common, above 0 and at most 0.5,
+      default 0.25. Objects that are smaller than this are seen whole by at least one tile.
+    - ``tile_progress``: a function that is called with the numbers of tiles done and of all.
     - ``object_mask_threshold``, ``overlap_threshold``: of panoptic maps, see `results.panoptic.PanopticPostprocessor`.
 
     In a call, an option that its task has no use for is an error; given to ``pipeline()`` it waits for those that have.
@@ -123,10 +147,12 @@ class FastInstPipeline(Pipeline):
         self.default_task = trained_for if default_task is None else default_task
         self._check_task(self.default_task, DEFAULT_TASK)
         self._check_sizes(self._defaults)
-        useful = {name for task in TASKS[trained_for] for name in (*PREPROCESS_OPTIONS, *TASK_OPTIONS[task])}
+        useful = {name for task in TASKS[trained_for]
+                  for name in (*PREPROCESS_OPTIONS, *TASK_OPTIONS[task], *TILE_OPTIONS)}
         if not useful.issuperset(self._defaults):
             raise ValueError(f'{", ".join(sorted(set(self._defaults) - useful))}: of no use for a model that was '
                              f'trained for {trained_for} segmentation')
+        self._tiling(self.default_task, {})
         for task in TASKS[trained_for]:
             if task in self._answered:
                 self._check_results(task, _chosen(TASK_OPTIONS[task], self._defaults))
@@ -161,39 +187,50 @@ class FastInstPipeline(Pipeline):
         """Segments an image or a list of images; see the class."""
         if args:   # which ModelScope would not look at
             raise TypeError(f'options of a call are given by name, as in task=; got {", ".join(map(repr, args))}')
-        if isinstance(input, list):
-            batch_size = kwargs.pop('batch_size', None)
-            batch_size = 1 if batch_size is None else batch_size
+        batch_size = kwargs.pop('batch_size', None)
+        if batch_size is not None:
             if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
                 raise ValueError(f'batch_size is {batch_size!r}; it must be a whole number, at least 1')
-            kwargs['batch_size'] = batch_size
+            kwargs[_TOGETHER] = batch_size
+        if isinstance(input, list):
+            kwargs['batch_size'] = batch_size or 1
         return super().__call__(input, **kwargs)
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict, dict, dict]:
         """The options of a call, sorted into those of preprocessing, forward and postprocessing."""
         task = options.pop('task', None)
         task = self.default_task if task is None else task
-        unknown = sorted(set(options) - set(OPTIONS))
+        together = options.pop(_TOGETHER, None)
+        unknown = sorted(set(options) - {*OPTIONS, PROGRESS})
         if unknown:
-            raise TypeError(f'unknown options {unknown}; valid are batch_size, {", ".join(OPTIONS)}, task')
+            raise TypeError(f'unknown options {unknown}; valid are batch_size, {", ".join(OPTIONS)}, task, {PROGRESS}')
         self._check_task(task)
         # Errors before any work is done.
         self._check_sizes(options)
-        if options:
+        tiling = self._tiling(task, options, together)
+        if set(options) - {*TILE_OPTIONS, PROGRESS}:
             self._check_results(task, _chosen(POSTPROCESS_OPTIONS, options))
         # None is no size: the default that was given holds.
         sizes = {name: value for name, value in options.items() if value is not None and name in PREPROCESS_OPTIONS}
         results = {**_chosen(TASK_OPTIONS[task], self._defaults), **_chosen(POSTPROCESS_OPTIONS, options)}
-        return {**_chosen(PREPROCESS_OPTIONS, self._defaults), **sizes}, {}, {**_named(task), **results}
+        return ({**_chosen(PREPROCESS_OPTIONS, self._defaults), **sizes}, {} if tiling is None else {'tiling': tiling},
+                {**_named(task), **results})
+
+    def _tiling(self, task: str, options: Mapping[str, Any], together: int | None = None) -> Tiling | None:
+        """What a call's options and the defaults say of tiles; raises ValueError for what will not do."""
+        sizes = {**_chosen(PREPROCESS_OPTIONS, self._defaults), **_chosen(PREPROCESS_OPTIONS, options)}
+        given = {**_chosen(TILE_OPTIONS, self._defaults), **_chosen((*TILE_OPTIONS, PROGRESS), options)}
+        return build_tiling(given, task, self.preprocessor, sizes, together)
 
     def _process_single(self, input: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        sample = self.preprocess(input, **kwargs.get('preprocess_params', {}))
-        return self._segment([sample], kwargs.get('postprocess_params', {}))[0]
+        return self._finish(self._prepare(input, kwargs), kwargs)
 
     def _process_iterator(self, input: Any, *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
         for index, item in enumerate(input):
-            sample = self._preprocess_item(index, item, kwargs.get('preprocess_params', {}))
-            yield self._segment([sample], kwargs.get('postprocess_params', {}))[0]
+            yield self._finish(self._prepare_item(index, item, kwargs), kwargs)
+
+    def _finish(self, ready: Sample | dict[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+        return ready if isinstance(ready, dict) else self._segment([ready], params.get('postprocess_params', {}))[0]
 
     def _process_batch(self, input: list, batch_size: int, **kwargs: Any) -> list[dict[str, Any]]:
         """Results in the order of the inputs. Only images that have the same canvas when alone share a batch.
@@ -211,7 +248,10 @@ class FastInstPipeline(Pipeline):
                 results[index] = result
 
         for index, item in enumerate(input):
-            sample = self._preprocess_item(index, item, kwargs.get('preprocess_params', {}))
+            sample = self._prepare_item(index, item, kwargs)
+            if isinstance(sample, dict):
+                results[index] = sample
+                continue
             canvas = self._canvas(sample)
             waiting.setdefault(canvas, []).append((index, sample))
             if len(waiting[canvas]) == batch_size:
@@ -225,9 +265,28 @@ class FastInstPipeline(Pipeline):
         height, width = sample.image.shape[-2:]
         return -(-height // divisor) * divisor, -(-width // divisor) * divisor
 
-    def _preprocess_item(self, index: int, item: Any, params: Mapping[str, Any]) -> Sample:
+    def _prepare(self, item: Any, params: Mapping[str, Any]) -> Sample | dict[str, Any]:
+        """An image as the network is to see it; of one that is cut into tiles, the result."""
+        sizes, tiling = params.get('preprocess_params', {}), params.get('forward_params', {}).get('tiling')
+        if tiling is None:
+            return self.preprocess(item, **sizes)
+        picture = load_picture(item)
+        if len(tiling.grid(picture)) == 1:
+            # A part of a user's own may read images in another way.
+            return self.preprocess(picture if isinstance(self.preprocessor, FastInstPreprocessor) else item, **sizes)
+        options = dict(params.get('postprocess_params', {}))
+        limit = options.pop('max_instances', None)
+        mask_format = options.get('mask_format', getattr(self.postprocessor, 'mask_format', 'array'))
+        if isinstance(self.postprocessor, FastInstPostprocessor):   # others may not know the option
+            options['mask_format'] = 'rle'
+        found = segment_tiles(picture, tiling, lambda tile: self.preprocess(tile, **sizes),
+                              lambda samples: self._found(samples, options), len(self.model.classes), limit,
+                              mask_format)
+        return as_result(found, self.model.classes, mask_format)
+
+    def _prepare_item(self, index: int, item: Any, params: Mapping[str, Any]) -> Sample | dict[str, Any]:
         try:
-            return self.preprocess(item, **params)
+            return self._prepare(item, params)
         except (OSError, TypeError, ValueError) as error:
             try:
                 named = type(error)(f'input {index}: {error}')
@@ -236,6 +295,13 @@ class FastInstPipeline(Pipeline):
             raise named from error
 
     def _segment(self, samples: Sequence[Sample], params: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return self._over(samples, lambda output, sizes: self.postprocess(output, sizes, **params))
+
+    def _found(self, samples: Sequence[Sample], params: Mapping[str, Any]) -> list[Any]:
+        """What the postprocessor gives, not yet in ModelScope's form."""
+        return self._over(samples, lambda output, sizes: self.postprocessor(output, sizes, **params))
+
+    def _over(self, samples: Sequence[Sample], finish: Callable[[NetworkOutput, list[tuple[int, int]]], list]) -> list:
         # On a CPU a larger batch is no faster, but its sums are rounded otherwise, which now and then flips a pixel of
         # an attention mask and moves scores by 1e-2: results would depend on the batch.
         step = 1 if self.device.type == 'cpu' else len(samples)
@@ -244,7 +310,7 @@ class FastInstPipeline(Pipeline):
             for start in range(0, len(samples), step):
                 together = samples[start:start + step]
                 output = self.forward(together)
-                results += self.postprocess(output, [sample.original_size for sample in together], **params)
+                results += finish(output, [sample.original_size for sample in together])
         return results
 
     def forward(self, inputs: Sequence[Sample], **_: Any) -> NetworkOutput:

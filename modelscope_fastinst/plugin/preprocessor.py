@@ -77,7 +77,7 @@ class FastInstPreprocessor(Preprocessor):
                                  f'got {type(data).__name__}')
             return self.augment(data)
         resize = self.inference_transform(min_size, max_size)
-        return resize(data if isinstance(data, Sample) else _load(data))
+        return resize(data if isinstance(data, Sample) else load_sample(data))
 
     def inference_transform(self, min_size: int | None = None, max_size: int | None = None) -> InferenceTransform:
         """The resize with these sizes, or with the configured ones where they are None.
@@ -104,8 +104,12 @@ def _train_transform(settings: dict[str, Any], model_dir: str | None) -> Any:
         raise ValueError(f'preprocessor.train: {error}') from error
 
 
-def _load(source: Any) -> Sample:
-    """An image of any of the accepted forms as a `Sample` at its own size."""
+def load_sample(source: Any) -> Sample:
+    """An image of any of the accepted forms as a `Sample` at its own size.
+
+    Raises:
+        ImageError: it cannot be read; names the file.
+    """
     name = ''
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)

@@ -6,7 +6,9 @@ import argparse
 from modelscope_fastinst.cli.arguments.data import add_data
 from modelscope_fastinst.cli.arguments.inference import add_demo, add_predict
 from modelscope_fastinst.cli.arguments.models import add_convert, add_info, add_publish
+from modelscope_fastinst.cli.arguments.studio import add_studio
 from modelscope_fastinst.cli.arguments.training import add_evaluate, add_train
+from modelscope_fastinst.cli.arguments.video import add_video
 from modelscope_fastinst.version import __version__
 
 
@@ -23,9 +25,11 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     """Adds the commands to a parser; ``modelscope fastinst`` brings one of its own."""
     commands = parser.add_subparsers(dest='fastinst_command', metavar='COMMAND', required=True)
     add_predict(commands)
+    add_video(commands)
     add_train(commands)
     add_evaluate(commands)
     add_demo(commands)
+    add_studio(commands)
     add_info(commands)
     add_convert(commands)
     add_publish(commands)

@@ -12,6 +12,9 @@ from modelscope_fastinst.cli.arguments.options import (
     count,
     magnification,
     names,
+    overlap,
+    positive,
+    tile_side,
     unit_interval,
 )
 
@@ -29,6 +32,7 @@ def add_predict(commands) -> None:
                         help='what to find, if the model can (default: what it was trained for); semantic and panoptic '
                              'maps are written as PNG files too, with a JSON file beside their folder')
     add_choice(parser)
+    add_tiles(parser)
     parser.add_argument('--color-by', choices=('instance', 'class'), default='instance',
                         help='of instances: give every instance or every class its colour (default: %(default)s)')
     parser.add_argument('--scale', type=magnification, default=1.0, metavar='X',
@@ -49,6 +53,20 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
                        help='panoptic: queries that are less sure of their class take no part, 0..1')
     group.add_argument('--overlap-threshold', type=unit_interval, metavar='S',
                        help='panoptic: drop segments that keep less than this share of their mask, 0..1')
+
+
+def add_tiles(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('large pictures', 'Instances and semantic maps of pictures far larger than what '
+                                                        'the network sees, as of slides or from the air.')
+    group.add_argument('--tile', type=tile_side, nargs='?', const='auto', metavar='PX',
+                       help='cut pictures into overlapping tiles with this side in pixels and join what the seams cut; '
+                            'without PX (the pictures then come before it) as large as the input of the network')
+    group.add_argument('--tile-overlap', type=overlap, metavar='F',
+                       help='the least share of its side that a tile has in common with the next, above 0 and at most '
+                            '0.5 (default: 0.25); best more than the objects that are to be seen whole')
+    group.add_argument('--max-megapixels', type=positive, metavar='M',
+                       help='read pictures of up to so many million pixels; without it those of 179 and more are taken '
+                            'for decompression bombs')
 
 
 def add_demo(commands) -> None:

@@ -71,7 +71,12 @@ stored by "modelscope login".
     card.add_argument('--license', metavar='NAME',
                       help='licence of the weights, as in "Apache License 2.0" (default: what the card says)')
     card.add_argument('--base-model', metavar='OWNER/NAME', help='the model from which this one was fine-tuned')
-    card.add_argument('--example', metavar='IMAGE', help='a picture for visitors to try; goes along, without its EXIF')
+    card.add_argument('--example', metavar='IMAGE',
+                      help='a picture for visitors to try; goes along, without its EXIF, and the card shows it beside '
+                           'what the model finds in it')
+    card.add_argument('--widget', action='store_true',
+                      help="turn on the box on the model's page in which visitors try a picture; the hub runs the "
+                           'model for it on machines of its own (default: described in the card, but off)')
     card.add_argument('--metrics', metavar='FILE',
                       help='what "evaluate --record FILE" wrote (default: evaluation.json in the folder, if there)')
     hub = parser.add_argument_group('the hub')

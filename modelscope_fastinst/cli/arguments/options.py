@@ -23,8 +23,8 @@ def add_revision(parser: argparse.ArgumentParser) -> None:
 
 def add_font(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--font', metavar='FILE',
-                        help='TrueType font of the labels; the built-in one draws ASCII only, so names of classes in '
-                             'Chinese, for instance, need another')
+                        help='TrueType font of the labels; what it lacks, and all without it, comes from built-in '
+                             'fonts (Latin, Greek, Cyrillic, Chinese, Japanese and more), then from the system')
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -68,5 +68,19 @@ def magnification(text: str) -> float:
     return _number(text, float, 0.1, 16, 'a number between 0.1 and 16')
 
 
+def positive(text: str) -> float:
+    return _number(text, float, 1e-6, 1e9, 'a number above 0')
+
+
 def unit_interval(text: str) -> float:
     return _number(text, float, 0, 1, 'a number between 0 and 1')
+
+
+def overlap(text: str) -> float:
+    return _number(text, float, 1e-6, 0.5, 'a number above 0 and at most 0.5')
+
+
+def tile_side(text: str) -> int | str:
+    if text == 'auto':
+        return text
+    return _number(text, int, 32, float('inf'), 'a side in pixels, at least 32 (pictures come before a bare --tile)')

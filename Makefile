@@ -1,13 +1,16 @@
 # Everything a newcomer or a maintainer types. Needs Python (3.10 or newer, with its venv module) and make.
 #
 #   make demo       install into .venv, segment a drawn microscope image with the embedded model, print the picture's path
+#   make studio     try models in the browser, with pictures and videos; Ctrl-C ends it
 #   make test       lint, then every test that is not marked slow
 #   make test-all   the slow ones too
 #   make lint       ruff alone
 #   make clean      remove .venv and whatever was built
 #
 # PYTHON=python3.12 make test    another interpreter;  VENV=... another place for the environment;
-# TESTS=tests/data PYTEST_ARGS=-x make test    a part of the tests.
+# TESTS=tests/data PYTEST_ARGS=-x make test    a part of the tests;
+# STUDIO_ARGS='--model work_dir/output --port 8000' make studio    other models, another port: what
+# "modelscope-fastinst studio --help" lists.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,16 +19,21 @@ PYTEST_ARGS ?=
 # Two tests at a time, each with one thread: small networks gain nothing from two. TEST_PROCESSES=0 for a debugger.
 TEST_PROCESSES ?= 2
 DEMO_OUTPUT ?= out/demo
+STUDIO_ARGS ?=
 
 BIN := $(VENV)/bin
 CREATED := $(VENV)/.created
 INSTALLED := $(VENV)/.installed
+INSTALLED_DEMO := $(VENV)/.installed-demo
 INSTALLED_TEST := $(VENV)/.installed-test
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo studio test test-all lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/modelscope-fastinst demo --output $(DEMO_OUTPUT)
+
+studio: $(INSTALLED_DEMO)
+	$(BIN)/modelscope-fastinst studio $(STUDIO_ARGS)
 
 test: $(INSTALLED_TEST) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m 'not slow' $(PYTEST_ARGS) $(TESTS)
@@ -50,6 +58,11 @@ $(INSTALLED): setup.py pyproject.toml | $(CREATED)
 	$(BIN)/python -m pip install --disable-pip-version-check -e .
 	touch $@
 
+$(INSTALLED_DEMO): setup.py pyproject.toml | $(CREATED)
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[demo]'
+	touch $@ $(INSTALLED)
+
+# The tests need all of the demo's packages, so that after them nothing is missing for it.
 $(INSTALLED_TEST): setup.py pyproject.toml | $(CREATED)
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[test]'
-	touch $@ $(INSTALLED)
+	touch $@ $(INSTALLED) $(INSTALLED_DEMO)

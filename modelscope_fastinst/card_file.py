@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +52,7 @@ class Section:
 
 
 def completed(text: str, entries: Mapping[str, Any], sections: list[Section], where: str,
-              earlier: Mapping[str, Any] | None = None) -> str:
+              earlier: Sequence[Mapping[str, Any]] = ()) -> str:
     """The card with the missing front-matter entries and sections added; the same text if nothing is missing.
 
     Args:
@@ -60,8 +60,8 @@ def completed(text: str, entries: Mapping[str, Any], sections: list[Section], wh
         entries: the front matter's entries, in their order. One whose key is there is left out.
         sections: in their order.
         where: the file, for errors.
-        earlier: values that this package may have written for some keys when it knew less; where the file holds
-            exactly that, the entry is brought up to date.
+        earlier: entries that this package may have written when it knew less; where the file holds exactly one of
+            them, it is brought up to date.
 
     Raises:
         CardError: the front matter is no YAML, or no mapping.
@@ -70,7 +70,7 @@ def completed(text: str, entries: Mapping[str, Any], sections: list[Section], wh
     text = text.replace('\r\n', '\n')
     front, body = _split(text, where)
     gap = '\n' if front is None or not body.strip() else ''
-    result = _front_matter(front, entries, earlier or {}, where) + gap + _body(body, sections)
+    result = _front_matter(front, entries, earlier, where) + gap + _body(body, sections)
     return result.replace('\n', '\r\n') if windows else result
 
 
@@ -114,19 +114,28 @@ def _parsed(front: str, where: str) -> dict[str, Any]:
     return entries
 
 
-def _front_matter(front: str | None, entries: Mapping[str, Any], earlier: Mapping[str, Any], where: str) -> str:
+def _front_matter(front: str | None, entries: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]],
+                  where: str) -> str:
     there = _parsed(front or '', where)
     wanted = {key: there.get(key, value) for key, value in {**there, **entries}.items()}
     text = front or ''
     for key, value in entries.items():
         if key not in there:
             text += ('' if not text or text.endswith('\n') else '\n') + _dumped({key: value})
-        elif key in earlier and f'\n{_dumped({key: earlier[key]})}' in f'\n{text}' and there[key] == earlier[key]:
-            text = f'\n{text}'.replace(f'\n{_dumped({key: earlier[key]})}', f'\n{_dumped({key: value})}', 1)[1:]
+        elif found := _written_before(f'\n{text}', key, there[key], earlier):
+            text = f'\n{text}'.replace(found, f'\n{_dumped({key: value})}', 1)[1:]
             wanted[key] = value
     if _parsed_or_none(text) != wanted:
         text = _dumped(wanted)   # a front matter in braces, for instance, to which no line can be added
     return f'---\n{text}---\n'
+
+
+def _written_before(text: str, key: str, value: Any, earlier: Sequence[Mapping[str, Any]]) -> str | None:
+    """The lines of an entry, if they are those that this package once wrote."""
+    if not any(key in entries and entries[key] == value for entries in earlier):
+        return None
+    lines = f'\n{_dumped({key: value})}'
+    return lines if lines in text else None
 
 
 def _parsed_or_none(text: str) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modelscope_fastinst.card_file import Section
+from modelscope_fastinst.card_widget import EXAMPLE_FILE, RESULT_FILE
 from modelscope_fastinst.network_names import (
     PIXEL_DECODERS,
     TITLES,
@@ -20,6 +21,7 @@ from modelscope_fastinst.structures import TASKS
 
 MANY_CLASSES = 20     # more are folded
 MOST_CLASSES = 400    # more are cut
+MOST_COUNTED = 10     # classes of what is found in the example; more are only counted
 
 # What a record of an evaluation can hold, by task, the task's own measure first.
 MEASURES = {
@@ -84,11 +86,14 @@ def measured_titles(model: Mapping[str, Any], measures: Mapping[str, float]) -> 
 
 
 def sections(configuration: Mapping[str, Any], record: Mapping[str, Any] | None, folder: Path, model_id: str | None,
-             source: str | None, base_model: str | None, trained: bool, new: bool) -> list[Section]:
+             source: str | None, base_model: str | None, trained: bool, new: bool,
+             result: Sequence[tuple[str, str]] | None = None) -> list[Section]:
     """The sections of a card, in their order; see ``model_card.write_model_card``.
 
     Args:
         new: there is no card yet.
+        result: how much of which class the model finds in the example picture, as in ``('12', 'nucleus')``; None
+            without an example.
     """
     network = configuration['model']
     classes = class_names(network)
@@ -103,6 +108,8 @@ def sections(configuration: Mapping[str, Any], record: Mapping[str, Any] | None,
     return [
         Section('title', title, _ABOUT[task_of(network)].format(name), level=1),
         *([] if trained else [untrained]),
+        *([Section('example', 'Example', _example(result), also=frozenset({'examples', 'demo'}))]
+          if result is not None else []),
         Section('network', 'Network', _network(configuration), also=frozenset({'model', 'architecture'})),
         Section('classes', 'Classes', _classes(network), also=frozenset({'labels'})),
         Section('usage', 'How to run it', _usage(model, task_of(network)), keep=model_id is None,
@@ -116,6 +123,15 @@ def sections(configuration: Mapping[str, Any], record: Mapping[str, Any] | None,
         Section('licence', 'Licence', _licence(network), also=frozenset({'license'})),
         Section('citation', 'Citation', _citation(network), also=frozenset({'citing', 'cite', 'bibtex'})),
     ]
+
+
+def _example(result: Sequence[tuple[str, str]]) -> str:
+    """The picture beside what the model finds in it."""
+    found = ', '.join(f'{number} {_code(label)}' for number, label in result[:MOST_COUNTED]).replace('|', r'\|')
+    more = f', and {len(result) - MOST_COUNTED} more classes' if len(result) > MOST_COUNTED else ''
+    return f"""| a picture | what the model finds in it: {found or 'nothing'}{more} |
+|---|---|
+| ![a picture]({EXAMPLE_FILE}) | ![what the model finds in it]({RESULT_FILE}) |"""
 
 
 def class_names(model: Mapping[str, Any]) -> list[str]:

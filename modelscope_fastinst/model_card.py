@@ -10,12 +10,13 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from modelscope_fastinst.card_file import CardError, completed, front_matter
 from modelscope_fastinst.card_sections import class_names, measured_titles, sections, tags, task_of
+from modelscope_fastinst.card_widget import EXAMPLE_FILE, earlier_widgets, is_enabled, widget
 from modelscope_fastinst.checkpoints import find_weights
 from modelscope_fastinst.checkpoints.writing import write_whole
 from modelscope_fastinst.evaluation.record import RECORD_FILE, check_record, check_weights, read_record
@@ -23,7 +24,6 @@ from modelscope_fastinst.network_names import TITLES, backbone_tag
 from modelscope_fastinst.structures import TASKS
 
 CARD_FILE = 'README.md'
-EXAMPLE_FILE = 'example.jpg'
 EXAMPLE_SIDE = 1024   # pixels; longer examples are made smaller
 
 
@@ -68,12 +68,16 @@ def write_model_card(folder: str | os.PathLike, *, model_id: str | None = None, 
 
 def card_text(folder: Path, text: str = '', *, model_id: str | None = None, source: str | None = None,
               base_model: str | None = None, metrics: Mapping[str, Any] | str | os.PathLike | None = None,
-              licence: str | None = None, trained: bool = True, has_example: bool | None = None) -> str:
+              licence: str | None = None, trained: bool = True, has_example: bool | None = None,
+              result: Sequence[tuple[str, str]] | None = None, widget_enabled: bool = False) -> str:
     """What ``write_model_card`` would write; nothing is written.
 
     Args:
         text: the card so far.
         has_example: whether there will be an ``example.jpg``; default whether there is.
+        result: how much of which class the model finds in the example, as in ``('12', 'nucleus')``, of which
+            ``example_result.jpg`` will be a picture. None: not known, and what the card says stays.
+        widget_enabled: the hub shows the widget; one that the card has turned on stays on.
     """
     where = str(folder / CARD_FILE)
     configuration = _configuration(folder)
@@ -81,10 +85,15 @@ def card_text(folder: Path, text: str = '', *, model_id: str | None = None, sour
     if has_example is None:
         has_example = (folder / EXAMPLE_FILE).is_file()
     trained = trained and says_trained(text)
-    entries = _entries(configuration, record, base_model, licence, has_example, trained)
-    earlier = _entries(configuration, None, base_model, licence, False, trained)
-    _check_licence(text, licence, where)
-    parts = sections(configuration, record, folder, model_id, source, base_model, trained, new=not text)
+    entries = _entries(configuration, record, base_model, licence, trained)
+    earlier = [_entries(configuration, None, base_model, licence, trained)]
+    there = front_matter(text, where)
+    _check_licence(there, licence, where)
+    task = entries['tasks'][0]
+    entries['widgets'] = [widget(task, has_example, widget_enabled or is_enabled(there))]
+    earlier += [{'widgets': [box]} for box in earlier_widgets(task)]
+    parts = sections(configuration, record, folder, model_id, source, base_model, trained, new=not text,
+                     result=result if has_example else None)
     return completed(text, entries, parts, where, earlier)
 
 
@@ -94,8 +103,8 @@ def says_trained(text: str) -> bool:
 
 
 def _entries(configuration: Mapping[str, Any], record: Mapping[str, Any] | None, base_model: str | None,
-             licence: str | None, has_example: bool, trained: bool) -> dict[str, Any]:
-    """The front matter, in the order in which the hub's own cards have it."""
+             licence: str | None, trained: bool) -> dict[str, Any]:
+    """The front matter but for the widgets, in the order in which the hub's own cards have it."""
     model = configuration['model']
     task = str(configuration.get('task', 'image-segmentation'))
     entries = {
@@ -109,7 +118,6 @@ def _entries(configuration: Mapping[str, Any], record: Mapping[str, Any] | None,
         'tags': tags(model),
         'base_model': [base_model] if base_model else None,
         'datasets': _datasets(configuration, record, trained) or None,
-        'widgets': [_widget(task, has_example)],
     }
     return {key: value for key, value in entries.items() if value is not None}
 
@@ -132,13 +140,6 @@ def _data_name(split: Any) -> str | None:
 
 def _last_part(path: Any) -> str:
     return re.split(r'[/\\]', str(path).rstrip('/\\'))[-1]
-
-
-def _widget(task: str, has_example: bool) -> dict[str, Any]:
-    """The box on the model's page in which a visitor tries an image."""
-    example = {'name': 1, 'title': 'example', 'inputs': [{'name': 'image', 'data': f'git://{EXAMPLE_FILE}'}]}
-    return {'task': task, 'inputs': [{'type': 'image', 'name': 'image', 'title': 'image'}],
-            'examples': [example] if has_example else [], 'inferencespec': {'cpu': 2, 'memory': 4096}}
 
 
 def _configuration(folder: Path) -> dict[str, Any]:
@@ -180,8 +181,8 @@ def read_card(card: Path) -> str:
         raise CardError(f'{card}: is no UTF-8 text (byte {error.start}); save it as UTF-8') from error
 
 
-def _check_licence(text: str, licence: str | None, where: str) -> None:
-    there = front_matter(text, where).get('license')
+def _check_licence(entries: Mapping[str, Any], licence: str | None, where: str) -> None:
+    there = entries.get('license')
     if licence is not None and there is not None and there != licence:
         raise CardError(f'{where}: says license: {there}, but {licence} was asked for; change one of them')
 

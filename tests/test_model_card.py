@@ -72,9 +72,13 @@ def test_the_front_matter_has_what_the_hub_shows(tmp_path):
         'metrics': ['segm AP'], 'license': 'MIT License', 'language': ['en'],
         'tags': ['instance segmentation', 'FastInst'], 'base_model': ['damo/other'],
         'datasets': {'train': ['instances_train.json'], 'test': ['instances_val.json']},
-        'widgets': [{'task': 'image-segmentation', 'inputs': [{'type': 'image', 'name': 'image', 'title': 'image'}],
-                     'examples': [{'name': 1, 'title': 'example',
-                                   'inputs': [{'name': 'image', 'data': 'git://example.jpg'}]}],
+        'widgets': [{'enable': False, 'version': 1, 'task': 'image-segmentation',
+                     'inputs': [{'type': 'image', 'displayType': 'ImageUploader',
+                                 'validator': {'max_size': '10M', 'max_resolution': '5000*5000'}}],
+                     'output': {'displayType': 'ImageSegmentation',
+                                'displayValueMapping': {'boxes': 'boxes', 'masks': 'masks', 'scores': 'scores',
+                                                        'labels': 'labels'}},
+                     'examples': [{'inputs': [{'data': 'git://example.jpg'}]}],
                      'inferencespec': {'cpu': 2, 'memory': 4096}}]}
 
 

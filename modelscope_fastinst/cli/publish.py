@@ -21,7 +21,8 @@ def publish(args: argparse.Namespace) -> int:
     done = publishing.publish(
         args.folder, args.id, token=args.token, visibility=args.visibility, licence=args.license,
         base_model=args.base_model, revision=args.revision, message=args.message, example=args.example,
-        metrics=args.metrics, endpoint=args.endpoint, dry_run=args.dry_run, device=args.device, verbose=args.debug)
+        metrics=args.metrics, endpoint=args.endpoint, dry_run=args.dry_run, device=args.device, verbose=args.debug,
+        widget=args.widget)
     print('\n'.join(report(done)))
     return 0
 
@@ -40,6 +41,9 @@ def report(publication: Publication) -> Iterator[str]:
         yield from (f'  {name}: {reason}' for name, reason in left_out[:MOST_LISTED])
         if len(left_out) > MOST_LISTED:
             yield f'  and {len(left_out) - MOST_LISTED} more'
+    if publication.found is not None:
+        found = ', '.join(f'{number} {label}' for number, label in publication.found)
+        yield f'in the example the model finds {found or "nothing; another picture may show more"}'
     yield from (f'note: {note}' for note in publication.notes)
     if publication.address is None:
         yield f'the front matter of the card:\n{front_matter_text(publication.card)}'

@@ -95,14 +95,16 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, *, config: str
     return conversion
 
 
-def run_once(folder: Path, device: str | None = None, verbose: bool = False) -> dict[str, Any]:
-    """What ``pipeline()`` finds with a model folder in a drawn image; raises what it raises."""
+def run_once(folder: Path, device: str | None = None, verbose: bool = False, image: Any = None) -> dict[str, Any]:
+    """What ``pipeline()`` finds with a model folder in an image (default a drawn one); raises what it raises."""
     from modelscope_fastinst.data.microscope import draw_nuclei
 
     from .build import build_segmenter, quieted
     with nullcontext() if verbose else quieted():
         segment = build_segmenter(str(folder), device, verbose=True)
-        return segment(draw_nuclei(120, 160, count=6).image[:, :, ::-1], mask_format='rle')
+        if image is None:
+            image = draw_nuclei(120, 160, count=6).image[:, :, ::-1]
+        return segment(image, mask_format='rle')
 
 
 def _found(source: str | os.PathLike, revision: str | None) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from modelscope_fastinst.card_file import front_matter
+from modelscope_fastinst.card_widget import EXAMPLE_FILE, RESULT_FILE, is_enabled
 from modelscope_fastinst.checkpoints import find_weights
 from modelscope_fastinst.checkpoints.reading import WEIGHT_FILES
 from modelscope_fastinst.checkpoints.writing import write_whole
@@ -20,7 +21,6 @@ from modelscope_fastinst.checksum import file_sha256
 from modelscope_fastinst.evaluation.record import RECORD_FILE, read_record
 from modelscope_fastinst.model_card import (
     CARD_FILE,
-    EXAMPLE_FILE,
     card_text,
     example_picture,
     read_card,
@@ -51,6 +51,7 @@ class Publication:
         files: size in bytes and SHA-256 by name, of everything that the model on the hub consists of.
         left_out: what lies in the folder and does not belong to the model, with the reason.
         card: the text of the completed card.
+        found: how much of which class the model finds in the example picture; None without one.
         notes: what the publisher should know.
         uploaded: names of the files that the hub did not have like this before; None after a dry run.
         address: the page of the model; None after a dry run.
@@ -60,6 +61,7 @@ class Publication:
     files: dict[str, tuple[int, str]]
     left_out: dict[str, str]
     card: str
+    found: list[tuple[str, str]] | None = None
     notes: list[str] = field(default_factory=list)
     uploaded: list[str] | None = None
     address: str | None = None
@@ -70,12 +72,13 @@ def publish(folder: str | os.PathLike, model_id: str, *, token: str | None = Non
             licence: str | None = None, base_model: str | None = None, revision: str | None = None,
             message: str | None = None, example: str | os.PathLike | None = None,
             metrics: str | os.PathLike | None = None, endpoint: str | None = None, dry_run: bool = False,
-            device: str | None = None, verbose: bool = False) -> Publication:
+            device: str | None = None, verbose: bool = False, widget: bool = False) -> Publication:
     """Publishes a model folder, after running it once; completes its card.
 
     The hub has the whole new state afterwards, or what it had before. Of a new model, a failed upload leaves the
     empty repository there, which publishing again fills. The folder is only written to after a success: its
-    ``README.md`` is then the published one, ``example.jpg`` and ``evaluation.json`` are added if they were given.
+    ``README.md`` is then the published one, ``example.jpg`` and ``evaluation.json`` are added if they were given, and
+    ``example_result.jpg``, what the model finds in the example, if there is one.
 
     Args:
         folder: the model folder.
@@ -91,6 +94,8 @@ def publish(folder: str | os.PathLike, model_id: str, *, token: str | None = Non
         dry_run: check and describe everything, ask no hub and write nothing.
         device: where it is run, as ``pipeline()`` takes it.
         verbose: let ModelScope's log through.
+        widget: the card turns on the box on the model's page in which visitors try it. The hub runs the model for it
+            on machines of its own. Once on, it stays on.
 
     Raises:
         PublishError: the id has another form, the folder does not load and run, or the licence is not known.
@@ -104,16 +109,23 @@ def publish(folder: str | os.PathLike, model_id: str, *, token: str | None = Non
                                'a file of weights or a configuration does')
     if visibility is not None and visibility not in VISIBILITIES:
         raise PublishError(f'visibility {visibility!r}: choose one of {", ".join(VISIBILITIES)}')
-    contents = _contents(folder, model_id, licence, base_model, example, metrics)
-    card = contents[CARD_FILE].decode()
-    contents |= _pictures(folder, card, contents)
+    files = _files(folder, example, metrics)
+    said = {'model_id': model_id, 'base_model': base_model, 'metrics': metrics, 'licence': licence,
+            'has_example': EXAMPLE_FILE in files, 'widget_enabled': widget}
+    text = read_card(folder / CARD_FILE)
+    card = card_text(folder, text, **said)   # first without the example's result: its errors cost nothing
     licence = front_matter(card, CARD_FILE).get('license')
     if not isinstance(licence, str) or not licence.strip():
         raise PublishError(f'{folder}: the licence is not known, and the hub notes one for every model: give it, as in '
                            '--license "Apache License 2.0"')
-    _check_runs(folder, device, verbose)
+    found, picture = _run(folder, device, verbose, files.get(EXAMPLE_FILE))
+    if picture is not None:
+        files[RESULT_FILE] = picture
+        card = card_text(folder, text, **said, result=found)
+    contents = {CARD_FILE: card.encode(), **files}
+    contents |= _pictures(folder, card, contents)
     publication = Publication(model_id, {name: _sum(content) for name, content in contents.items()},
-                              _left_out(folder, contents), card, list(_notes(folder, contents)))
+                              _left_out(folder, contents), card, found, list(_notes(folder, contents)))
     if dry_run:
         return publication
 
@@ -144,24 +156,21 @@ def publish(folder: str | os.PathLike, model_id: str, *, token: str | None = Non
     return publication
 
 
-def _contents(folder: Path, model_id: str, licence: str | None, base_model: str | None,
-              example: str | os.PathLike | None, metrics: str | os.PathLike | None) -> dict[str, bytes | Path]:
-    """The files of the model by name: bytes of what goes into the commit, paths of what is large."""
+def _files(folder: Path, example: str | os.PathLike | None,
+           metrics: str | os.PathLike | None) -> dict[str, bytes | Path]:
+    """The files of the model but for its card, by name: bytes of what goes into the commit, paths of what is large."""
     configuration = _configuration(folder)
     weights = find_weights(folder)
     contents: dict[str, bytes | Path] = {CONFIGURATION_FILE: configuration, weights.name: weights}
     if example is not None:
         contents[EXAMPLE_FILE] = example_picture(Path(example))
     elif (folder / EXAMPLE_FILE).is_file():
-        contents[EXAMPLE_FILE] = folder / EXAMPLE_FILE
+        contents[EXAMPLE_FILE] = (folder / EXAMPLE_FILE).read_bytes()
     record = Path(metrics) if metrics is not None else folder / RECORD_FILE
     if metrics is not None or record.is_file():
         read_record(record)
         contents[RECORD_FILE] = record.read_bytes()
-    contents |= {name: (folder / name).read_bytes() for name in LICENCE_FILES if (folder / name).is_file()}
-    card = card_text(folder, read_card(folder / CARD_FILE), model_id=model_id, base_model=base_model, metrics=metrics,
-                     licence=licence, has_example=EXAMPLE_FILE in contents)
-    return {CARD_FILE: card.encode(), **contents}
+    return contents | {name: (folder / name).read_bytes() for name in LICENCE_FILES if (folder / name).is_file()}
 
 
 def _configuration(folder: Path) -> bytes:
@@ -207,16 +216,26 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith('.') for part in name.split('/'))
 
 
-def _check_runs(folder: Path, device: str | None, verbose: bool) -> None:
+def _run(folder: Path, device: str | None, verbose: bool,
+         example: bytes | Path | None) -> tuple[list[tuple[str, str]] | None, bytes | None]:
+    """Runs the model once, on the example if there is one: what it finds there, and a picture of that."""
+    from modelscope_fastinst.data.image import read_image
+
     from .conversion import run_once
+    from .example_result import result_counts, result_picture
+    image = None if example is None else read_image(example, name=str(folder / EXAMPLE_FILE))
     try:
-        run_once(folder, device, verbose)
+        found = run_once(folder, device, verbose, image if image is None else image[:, :, ::-1])
     except Exception as error:   # whatever a broken folder leads to
         if verbose:
             raise
         reason = (str(error).splitlines() or [''])[0]
         raise PublishError(f'{folder}: is not published, because it does not load and run: '
                            f'{reason or type(error).__name__}') from error
+    if image is None:
+        return None, None
+    classes = read_configuration(folder)['model']['classes']
+    return result_counts(found), result_picture(image, found, classes)
 
 
 def _check_weights_there(folder: Path, model_id: str, contents: Mapping[str, Any], there: Mapping[str, Any]) -> None:
@@ -241,6 +260,9 @@ def _notes(folder: Path, contents: Mapping[str, bytes | Path]) -> Iterator[str]:
         yield f'not measured: run "modelscope-fastinst evaluate --model {folder} --record" first, with --data'
     if EXAMPLE_FILE not in contents:
         yield 'no example picture: --example IMAGE adds one'
+    if is_enabled(front_matter(contents[CARD_FILE].decode(), CARD_FILE)):
+        yield ('the widget is on: the hub runs the model with the ModelScope it has itself; where that lacks '
+               'modelscope-fastinst, only a folder of "modelscope-fastinst convert --to stock" runs')
     for key, value in _absolute_paths(read_configuration(folder)):
         yield f'{CONFIGURATION_FILE}: {key} names a place on this machine, and is published: {value}'
 
@@ -263,8 +285,8 @@ def _sum(content: bytes | Path) -> tuple[int, str]:
 
 
 def _write_back(folder: Path, contents: Mapping[str, bytes | Path], publication: Publication) -> None:
-    """The folder gets the card, example and record that were published."""
-    for name in (CARD_FILE, EXAMPLE_FILE, RECORD_FILE):
+    """The folder gets the card, example, its result and the record that were published."""
+    for name in (CARD_FILE, EXAMPLE_FILE, RESULT_FILE, RECORD_FILE):
         content = contents.get(name)
         if isinstance(content, bytes) and (not (folder / name).is_file() or (folder / name).read_bytes() != content):
             try:

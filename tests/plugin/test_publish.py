@@ -65,7 +65,8 @@ def test_everything_goes_in_one_commit(hub, model):
     Image.fromarray(scene()).save(model / 'cells.png')
     assert publish(model, '--example', str(model / 'cells.png'), '--message', 'the first') == 0
     assert [(commit['branch'], commit['message']) for commit in commits(hub)] == [('master', 'the first')]
-    assert sorted(commits(hub)[0]['files']) == ['README.md', 'configuration.json', 'example.jpg', 'model.safetensors']
+    assert sorted(commits(hub)[0]['files']) == ['README.md', 'configuration.json', 'example.jpg', 'example_result.jpg',
+                                                'model.safetensors']
 
 
 def test_the_same_folder_again_uploads_nothing(hub, model, capsys):

@@ -16,6 +16,7 @@ from modelscope_fastinst.data.shapes import ShapesDataset
 from modelscope_fastinst.evaluation.record import RecordError, read_record
 from modelscope_fastinst.model_card import write_model_card
 from modelscope_fastinst.models.fastinst import build_fastinst
+from tests.data.formats.tool_files import Picture, write_labelme
 from tests.tiny import model_config
 
 
@@ -66,6 +67,14 @@ def test_a_record_elsewhere_names_no_place_on_the_machine(here):
     assert read_record(here / 'result.json')['command'] == (
         'modelscope-fastinst evaluate --model model --record result.json --annotations instances_val.json --images val')
     assert not (here / 'model' / 'evaluation.json').exists()
+
+
+def test_data_without_splits_are_recorded_by_their_folder(here):
+    image = ShapesDataset(1, size=64, num_classes=3).draw(0)[0]
+    write_labelme(here / 'labelled', [Picture('a.png', image, [('ellipse', [4.0, 4.0, 40.0, 4.0, 40.0, 40.0])])])
+    assert main(['evaluate', '--model', 'model', '--data', 'labelled', '--split', 'all', '--record', '--device',
+                 'cpu']) == 0
+    assert read_record(here / 'model' / 'evaluation.json')['data'] == 'labelled (all)'
 
 
 @pytest.mark.parametrize(('words', 'expected'), [

@@ -163,10 +163,11 @@ def _write_record(file: Path, data: Mapping[str, str], trainer: Any, values: Map
     from modelscope_fastinst.cli.predict import write_json
     from modelscope_fastinst.data.layouts import find_coco
     from modelscope_fastinst.evaluation.record import make_record
+    split = data.get('split', 'all')   # of data without splits
     try:
-        annotations = data.get('annotation_file') or find_coco(data['root'], data['split'])[0]
+        annotations = data.get('annotation_file') or find_coco(data['root'], split)[0]
     except (ValueError, OSError):   # another format, which has no one file of annotations
-        annotations = f'{Path(data["root"]).resolve().name} ({data["split"]})'
+        annotations = f'{Path(data["root"]).resolve().name} ({split})'
     write_json(file, make_record(
         command=typed(words or ['modelscope', *sys.argv[1:]]), date=datetime.date.today().isoformat(),
         data=Path(annotations).name, images=len(trainer.eval_dataset), measures=values,

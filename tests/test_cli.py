@@ -353,10 +353,10 @@ def test_the_parser_imports_no_command():
     pytest.param(['-c', 'import sys; from modelscope_hub.cli.main import run_cmd; sys.exit(run_cmd(sys.argv[1:]))',
                   'fastinst'], id='modelscope fastinst'),
 ])
-def test_other_ways_to_start_it(start, model, tmp_path):
-    good = subprocess.run([sys.executable, *start, 'info', model], capture_output=True, text=True, cwd=tmp_path)
+def test_other_ways_to_start_it(start, tmp_path):
+    good = subprocess.run([sys.executable, *start, 'info', '--help'], capture_output=True, text=True, cwd=tmp_path)
     assert good.returncode == 0, good.stderr
-    assert model in good.stdout
+    assert 'MODEL_OR_CONFIG' in good.stdout
     bad = subprocess.run([sys.executable, *start, 'info', 'missing'], capture_output=True, text=True, cwd=tmp_path)
     assert bad.returncode == 1
     assert 'missing: is no model folder' in bad.stderr and 'Traceback' not in bad.stderr

@@ -45,16 +45,19 @@ class Shape:
         return array[self.top:self.top + self.crop.shape[0], self.left:self.left + self.crop.shape[1]]
 
     def places(self, width: float, height: float) -> list[tuple[float, float]]:
-        """Left top corners for a tag of this size, best first: on the highest point, in the object's middle, under its
-        lowest point, and at its sides. Of a region, only where it is widest, if the tag has room there."""
+        """Left top corners for a tag of this size, best first: on the highest point, in the object's middle if it does
+        not fill that, under its lowest point, and at its sides. Of a region, only where it is widest, if the tag has
+        room there."""
         if self.inside:
             return self._widest(round(width), round(height))
         tall, wide = self.crop.shape
         high, low = (self.left + np.flatnonzero(self.crop[row]).mean() + 0.5 for row in (0, -1))
         middle = self.left + (wide - width) / 2, self.top + (tall - height) / 2
-        return [(high - width / 2, self.top - height), middle, (low - width / 2, self.top + tall),
-                (self.left, self.top - height), (self.left + wide - width, self.top - height),
-                (self.left - width, middle[1]), (self.left + wide, middle[1])]
+        around = [(high - width / 2, self.top - height), (low - width / 2, self.top + tall),
+                  (self.left, self.top - height), (self.left + wide - width, self.top - height),
+                  (self.left - width, middle[1]), (self.left + wide, middle[1])]
+        around.insert(1 if width <= wide and 2 * height <= tall else len(around), middle)
+        return around
 
     def _widest(self, width: int, height: int) -> list[tuple[float, float]]:
         import cv2
@@ -160,7 +163,7 @@ def outline(canvas: np.ndarray, item: Shape, line: int, edge: int = 0) -> None:
     import cv2
     # Objects of a few pixels would vanish under a thick line.
     line = min(line, max(1, min(item.crop.shape) // 8))
-    edge = min(edge, line)
+    edge = min(edge, max(1, line // 2))
     if _is_speckled(item.crop):
         _outline_pixels(canvas, item)
         return

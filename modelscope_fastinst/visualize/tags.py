@@ -1,7 +1,7 @@
 """Tags with names and scores, where there is room for them."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,13 @@ from modelscope_fastinst.visualize.shapes import Shape, unit_of
 
 # With more objects than this, tags are smaller and go only to those that are large enough to bear one.
 _MANY = 12
-# A tag may hide this part of another object.
+# Of them, those get none whose longer side is less than this many times a tag's height.
+_SMALL = 4 / 3
+# A tag may hide this part of another object, where there is no place at which it hides nothing.
 _HIDDEN = 0.3
-_LONGEST = 22   # a tag is at most so many times as wide as its letters are high
+_LONGEST = 22           # a tag is at most so many times as wide as its letters are high,
+_LONGEST_OF_MANY = 14   # among many
+_GAP = '  '             # one blank is hardly seen in small letters
 
 
 def with_tags(canvas: np.ndarray, objects: Sequence[Shape], font_file: str | Path | None,
@@ -34,28 +38,40 @@ def with_tags(canvas: np.ndarray, objects: Sequence[Shape], font_file: str | Pat
     for number, item in enumerate(objects, start=1):
         if not item.area:
             continue
-        limit = min(canvas.shape[1] - 2 * pad, _LONGEST * letters.size)
+        across = canvas.shape[1] - 2 * pad
+        beside = over = min(across, _LONGEST * letters.size)
         if many:
-            limit = min(limit, 1.15 * item.crop.shape[1] - 2 * pad)
-            if height > 0.6 * item.crop.shape[0]:
+            if _SMALL * height > max(item.crop.shape):
                 continue
-        for text in _texts(item, letters, limit):
+            over = min(over, 1.15 * item.crop.shape[1] - 2 * pad)
+            beside = max(over, min(across, _LONGEST_OF_MANY * letters.size))
+        for text in _texts(item, letters, beside, over):
             width = letters.length(text) + 2 * pad
-            place = ground.free_place(item.places(width, height), (width, height), number, always)
+            shares = (1.0,) if always else (0.0, _HIDDEN) if width - 2 * pad <= over else (0.0,)
+            place = ground.free_place(item.places(width, height), (width, height), number, shares)
             if place is not None:
                 _draw(canvas, place, text, item.color, letters, pad)
                 break
     return canvas
 
 
-def _texts(item: Shape, letters: Lettering, limit: float) -> Iterator[str]:
-    """What a tag may say, in full and in short, within a width in pixels."""
+def _texts(item: Shape, letters: Lettering, beside: float, over: float) -> Iterator[str]:
+    """What a tag may say, best first.
+
+    Args:
+        beside: how wide it may be where nothing is under it, in pixels.
+        over: how wide elsewhere. Where that is less, names give way to scores rather than being shortened.
+    """
     name, score = as_line(item.text[0]), item.text[1]
-    room = limit - (letters.length(f' {score}') if score else 0)
-    fitted = letters.fitted(name, room) if name else ''
-    if len(fitted) > 3 or fitted == name != '':   # a letter or two say nothing
-        yield f'{fitted} {score}'.strip()
-    if score and letters.length(score) <= limit:
+    tail = f'{_GAP}{score}' if score else ''
+    full = f'{name}{tail}'.strip()
+    if name and letters.length(full) <= beside:
+        yield full
+    if name and letters.length(full) > over and (over == beside or not score):
+        fitted = letters.fitted(name, over - letters.length(tail))
+        if len(fitted) > 3:   # a letter or two say nothing
+            yield f'{fitted}{tail}'
+    if score and letters.length(score) <= beside:
         yield score
 
 
@@ -88,23 +104,30 @@ class _Ground:
             self.owner[top:top + mask.shape[0], left:left + mask.shape[1]][mask] = number + 1
         self.areas = np.bincount(self.owner.ravel(), minlength=len(objects) + 1)
 
-    def free_place(self, places: Iterable[tuple[float, float]], size: tuple[int, int], number: int,
-                   always: bool) -> tuple[int, int, int, int] | None:
-        """The first place (xyxy in pixels) for a tag that is inside the picture and over no other tag, and hides no
-        object (or ``always``); it is taken then."""
+    def free_place(self, places: Sequence[tuple[float, float]], size: tuple[int, int], number: int,
+                   shares: Sequence[float]) -> tuple[int, int, int, int] | None:
+        """The first place (xyxy in pixels) for a tag that is inside the picture and over no other tag; it is taken
+        then.
+
+        Args:
+            number: of the object whose tag it is, from 1.
+            shares: how much of any other object a tag may hide; each is tried at all places before the next. One that
+                may hide nothing spares its own object as well.
+        """
         width, height = size
         if width > self.size[1] or height > self.size[0]:
             return None
-        for x, y in places:
-            left = min(max(round(x), 0), self.size[1] - width)
-            top = min(max(round(y), 0), self.size[0] - height)
-            under = self.owner[top // self.cell:-(-(top + height) // self.cell),
-                               left // self.cell:-(-(left + width) // self.cell)]
-            if (under < 0).any():
-                continue
-            hidden = np.bincount(under.ravel(), minlength=len(self.areas))
-            hidden[[0, number]] = 0
-            if always or (hidden <= _HIDDEN * self.areas).all():
-                under[:] = -1
-                return left, top, left + width, top + height
+        for share in shares:
+            most = share * self.areas
+            most[0], most[number] = self.areas[0], (1 if share else _HIDDEN) * self.areas[number]
+            for x, y in places:
+                left = min(max(round(x), 0), self.size[1] - width)
+                top = min(max(round(y), 0), self.size[0] - height)
+                under = self.owner[top // self.cell:-(-(top + height) // self.cell),
+                                   left // self.cell:-(-(left + width) // self.cell)]
+                if (under < 0).any():
+                    continue
+                if (np.bincount(under.ravel(), minlength=len(self.areas)) <= most).all():
+                    under[:] = -1
+                    return left, top, left + width, top + height
         return None

@@ -46,9 +46,8 @@ def draw_panoptic(image: np.ndarray, id_map: np.ndarray, segments: Sequence[Mapp
     seen: Counter[str] = Counter()
     canvas = resized(image, scale)
     things, stuff = [], []
-    for segment in segments:
+    for segment, mask in zip(segments, _parts(id_map, [segment['id'] for segment in segments]), strict=True):
         label = segment['label']
-        mask = id_map == segment['id']
         if segment['isthing']:
             color = shade(places[label], seen[label] if turns is None else turns[segment['id']])
             seen[label] += 1

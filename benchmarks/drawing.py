@@ -42,7 +42,8 @@ def scene(height: int, width: int, instances: int, seed: int = 0) -> tuple[np.nd
     return image, masks
 
 
-def draw_plainly(image: np.ndarray, scores: list[float], labels: list[str], masks: list[Any]) -> np.ndarray:
+def draw_plainly(image: np.ndarray, scores: list[float], labels: list[str], masks: list[Any],
+                 boxes: np.ndarray) -> np.ndarray:
     """Each instance at the size of the picture."""
     import cv2
     from PIL import Image, ImageDraw, ImageFont
@@ -52,18 +53,15 @@ def draw_plainly(image: np.ndarray, scores: list[float], labels: list[str], mask
     canvas = image.copy()
     unit = np.sqrt(image.shape[0] * image.shape[1]) / 550
     font = ImageFont.load_default(max(9, round(13 * unit)))
-    corners = []
     for mask, color in zip(masks, palette(len(masks)), strict=True):
         whole = (coco_mask.decode(mask) if isinstance(mask, dict) else mask) > 0
         canvas[whole] = (0.62 * canvas[whole] + 0.38 * np.array(color)).astype(np.uint8)
         contours, _ = cv2.findContours(whole.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(canvas, contours, -1, color, max(1, round(1.6 * unit)), cv2.LINE_AA)
-        rows, columns = np.nonzero(whole)
-        corners.append((columns.min(), rows.min()) if len(rows) else (0, 0))
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
-    for corner, label, score in zip(corners, labels, scores, strict=True):
-        draw.text(corner, f'{label} {score:.2f}', fill='white', font=font)
+    for box, label, score in zip(boxes.tolist(), labels, scores, strict=True):
+        draw.text(box[:2], f'{label} {score:.2f}', fill='white', font=font)
     return np.asarray(picture)
 
 
@@ -75,6 +73,8 @@ def measure(size: tuple[int, int], instances: int, repeats: int) -> list[dict[st
     width, height = size
     image, arrays = scene(height, width, instances)
     runs = [coco_mask.encode(np.asfortranarray(mask)) for mask in arrays]
+    boxes = np.array([coco_mask.toBbox(run) for run in runs])
+    boxes[:, 2:] += boxes[:, :2]
     scores, labels = np.linspace(0.99, 0.3, instances).tolist(), ['nucleus'] * instances
     rows = []
     for kind, masks in (('rle', runs), ('array', arrays)):
@@ -82,7 +82,7 @@ def measure(size: tuple[int, int], instances: int, repeats: int) -> list[dict[st
         for turn in range(repeats + 1):
             for name, draw in (('ours', draw_instances), ('plain', draw_plainly)):
                 start = time.perf_counter()
-                draw(image, scores, labels, masks)
+                draw(image, scores, labels, masks, boxes)
                 if turn:   # the first one warms up
                     seconds[name].append(time.perf_counter() - start)
         ratio = statistics.median(plain / ours for plain, ours in zip(seconds['plain'], seconds['ours'], strict=True))

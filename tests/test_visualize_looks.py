@@ -12,7 +12,7 @@ from modelscope_fastinst.fonts import as_line
 from modelscope_fastinst.structures import Instances
 from modelscope_fastinst.visualize import draw_instances, palette
 from modelscope_fastinst.visualize.colors import contrast, luminance
-from modelscope_fastinst.visualize.lettering import lettering
+from modelscope_fastinst.visualize.lettering import ELLIPSIS, Lettering, lettering
 from modelscope_fastinst.visualize.shapes import Shape
 from modelscope_fastinst.visualize.tags import with_tags
 
@@ -140,6 +140,50 @@ def test_no_text_stops_a_drawing(text):
     line = as_line(text)
     assert letters.painted(line).shape == (letters.ascent + letters.descent, max(1, letters.length(line)))
     assert as_line(line) == line
+
+
+def said(monkeypatch, canvas, objects):
+    """The texts of tags that are drawn."""
+    texts = []
+    painted = Lettering.painted
+    monkeypatch.setattr(Lettering, 'painted', lambda letters, text: texts.append(text) or painted(letters, text))
+    with_tags(canvas, objects, None)
+    return [' '.join(text.split()) for text in texts]
+
+
+def grid(side, apart, count=20):
+    return [(30 + apart * (number % 5), 40 + apart * (number // 5), 30 + apart * (number % 5) + side,
+             40 + apart * (number // 5) + side) for number in range(count)]
+
+
+@pytest.mark.parametrize('side, apart, label, expected', [
+    pytest.param(30, 110, 'nucleus', {'nucleus 0.50'}, id='room beside objects that are narrower than their tags'),
+    pytest.param(34, 38, 'nucleus', {'nucleus 0.50', '0.50'}, id='a crowd'),
+    pytest.param(30, 110, 'a name that is much longer than objects are wide', {'0.50'}, id='a long name'),
+])
+def test_names_of_many_objects_are_whole_or_left_out(side, apart, label, expected, monkeypatch):
+    texts = said(monkeypatch, uniform(0), shapes(grid(side, apart), label))
+    assert set(texts) == expected
+
+
+def test_names_of_many_objects_without_scores_are_shortened(monkeypatch):
+    objects = shapes(grid(60, 62), 'nucleus of a cell')
+    for item in objects:
+        item.text = (item.text[0], '')
+    texts = said(monkeypatch, uniform(0), objects)
+    assert len(texts) == 20 and any(text.endswith(ELLIPSIS) for text in texts)
+
+
+def test_tags_of_many_objects_that_are_wider_than_they_hide_no_object():
+    boxes = grid(34, 60)
+    canvas = with_tags(uniform(0), shapes(boxes, 'nucleus'), None)
+    owner = np.zeros(SIZE, int)
+    for number, (left, top, right, bottom) in enumerate(boxes, start=1):
+        owner[top:bottom, left:right] = number
+    wide = {number: box for number, box in tag_boxes(canvas).items() if box[3] - box[1] > 50}
+    assert wide
+    for number, (top, left, bottom, right) in wide.items():
+        assert set(np.unique(owner[top:bottom, left:right])) <= {0, number + 1}
 
 
 def test_a_highlighted_instance_keeps_its_picture_and_the_others_step_back():

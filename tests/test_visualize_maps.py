@@ -6,6 +6,8 @@ import pytest
 
 from modelscope_fastinst.visualize import draw_panoptic, draw_semantic, palette
 from modelscope_fastinst.visualize.colors import shade
+from modelscope_fastinst.visualize.maps import _parts
+from modelscope_fastinst.visualize.shapes import within_bounds
 
 GREY = np.full((240, 320, 3), 128, np.uint8)
 NAMES = ['person', 'dog', 'sky', 'grass']
@@ -99,6 +101,20 @@ def test_objects_have_scores_and_stuff_has_none():
         texts.append(draw_panoptic(GREY, ids, found, classes=NAMES))
     differs = changed(*texts)
     assert differs[:, :160].any() and not differs[:, 160:].any()
+
+
+@pytest.mark.parametrize('type_', [np.uint8, np.int16, np.int32, np.uint32, np.int64, np.uint64, np.float32])
+@pytest.mark.parametrize('wanted', [
+    pytest.param([3, 0, 7, 200], id='one of them nowhere'), pytest.param([], id='none'),
+    pytest.param([250, 70000], id='large ones'), pytest.param([5, -1], id='negative ones')])
+def test_a_map_is_taken_apart_whatever_its_numbers_are(type_, wanted):
+    values = np.random.default_rng(0).choice([0, 3, 5, 7, 250], (40, 50)).astype(type_)
+    values[10:] = values[0, 0]
+    values[39, 49] = np.iinfo(type_).max if type_ != np.float32 else 70000
+    for value, (part, top, left) in zip(wanted, _parts(values, wanted), strict=True):
+        expected, *place = within_bounds(values == value)
+        np.testing.assert_array_equal(part, expected)
+        assert not part.size or [top, left] == place
 
 
 def test_scale_enlarges_the_picture():

@@ -24,8 +24,8 @@ def draw_instances(image: np.ndarray, scores: Sequence[float] | None, labels: Se
     """Draw instances over an image.
 
     Outlines are pairs of a coloured and a black or white line, so that they show on any background. Tags keep clear of
-    one another and of the picture's border, names that are too long for it are shortened: the best instances get
-    theirs first, and small objects in a crowd get none.
+    one another and of the picture's border; names that are too long for it are shortened. The best instances get
+    theirs first; among many, names give way to scores where room is short, and small objects get no tag.
 
     Args:
         image: uint8 ``[H, W, 3]``, RGB. Not changed.

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ import numpy as np
 
 from modelscope_fastinst.visualize.colors import palette, shade
 from modelscope_fastinst.visualize.instances import check_image
-from modelscope_fastinst.visualize.shapes import Shape, fill, outline, resized, widths_of
+from modelscope_fastinst.visualize.shapes import Shape, fill, outline, resized, widths_of, within_bounds
 from modelscope_fastinst.visualize.tags import with_tags
 
 _THING, _STUFF, _CLASS = 0.5, 0.45, 0.5   # opacities
 _STUFF_CHROMA, _CLASS_CHROMA = 0.06, 0.13
+_LARGEST = 2 ** 16   # ids above this are looked for one by one
 
 
 def draw_panoptic(image: np.ndarray, id_map: np.ndarray, segments: Sequence[Mapping[str, Any]], *,
@@ -78,9 +79,30 @@ def draw_semantic(image: np.ndarray, label_map: np.ndarray, classes: Sequence[st
     _check_map(image, label_map, 'label_map')
     colors = palette(len(classes), _CLASS_CHROMA)
     canvas = resized(image, scale)
-    present = [label for label in np.unique(label_map).tolist() if 0 <= label < len(classes)]
-    return _drawn(canvas, [], [Shape.build(label_map == label, label_map.shape, canvas.shape[:2], classes[label], None,
-                                           colors[label], _CLASS, inside=True) for label in present], tags, font)
+    regions = [Shape.build(part, label_map.shape, canvas.shape[:2], name, None, color, _CLASS, inside=True)
+               for name, color, part in zip(classes, colors, _parts(label_map, range(len(classes))), strict=True)
+               if part[0].size]
+    return _drawn(canvas, [], regions, tags, font)
+
+
+def _parts(values: np.ndarray, wanted: Sequence[int]) -> Iterator[tuple[np.ndarray, int, int]]:
+    """Where each of some values is: bool within its bounds, and their top and left; see `shapes.within_bounds`.
+
+    All bounds are found together, because a look at the whole map for each takes long on a large one.
+    """
+    from scipy.ndimage import find_objects
+    bounds = None
+    if values.dtype.kind in 'iu' and min(wanted, default=0) >= 0 and max(wanted, default=0) < _LARGEST:
+        counted = values.astype(np.promote_types(values.dtype, np.int32)) + 1   # from 1 on, as SciPy counts
+        bounds = find_objects(counted, max(wanted, default=0) + 1)
+    for value in wanted:
+        if bounds is None:
+            yield within_bounds(values == value)
+        elif bounds[value] is None:
+            yield np.zeros((0, 0), np.bool_), 0, 0
+        else:
+            rows, columns = bounds[value]
+            yield values[rows, columns] == value, rows.start, columns.start
 
 
 def _drawn(canvas: np.ndarray, things: list[Shape], stuff: list[Shape], tags: bool,

@@ -29,12 +29,13 @@ class Shape:
     @classmethod
     def build(cls, mask: Any, image_size: tuple[int, int], size: tuple[int, int], label: str, score: float | None,
               color: tuple[int, int, int], opacity: float = FILL, inside: bool = False) -> Shape:
-        """A shape of a mask (array or COCO RLE) of an image's size, which is enlarged to ``size`` of the canvas.
+        """A shape of a mask (array, COCO RLE, or what `within_bounds` makes of one) of an image's size, which is
+        enlarged to ``size`` of the canvas.
 
         Raises:
             ValueError: RLE counts that are no encoding.
         """
-        crop, top, left = within_bounds(mask)
+        crop, top, left = mask if isinstance(mask, tuple) else within_bounds(mask)
         if size != image_size and crop.size:
             crop, top, left = _enlarged(crop, top, left, image_size, size)
         return cls(crop, top, left, int(np.count_nonzero(crop)), (label, '' if score is None else f'{score:.2f}'),
@@ -62,9 +63,10 @@ class Shape:
     def _widest(self, width: int, height: int) -> list[tuple[float, float]]:
         import cv2
         # Outside the crop is outside the region, at the border of the picture as well.
-        depth = cv2.distanceTransform(np.pad(self.crop, 1).astype(np.uint8), cv2.DIST_L2, 5)
-        y, x = np.unravel_index(depth.argmax(), depth.shape)
-        top, left = max(0, y - 1 - height // 2), max(0, x - 1 - width // 2)
+        step = max(1, min(self.crop.shape) // 256)   # of a large region every so many pixels will do
+        depth = cv2.distanceTransform(np.pad(self.crop[::step, ::step], 1).astype(np.uint8), cv2.DIST_L2, 5)
+        y, x = (step * (int(place) - 1) for place in np.unravel_index(depth.argmax(), depth.shape))
+        top, left = max(0, y - height // 2), max(0, x - width // 2)
         under = self.crop[top:top + height, left:left + width]
         return [(self.left + left, self.top + top)] if under.sum() > 0.85 * width * height else []
 

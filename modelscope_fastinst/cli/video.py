@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -46,9 +47,17 @@ def video(args: argparse.Namespace) -> int:
     segment([], **options)   # refuses options that will not do before anything is written
     look = {'color_by': args.color_by, 'classes': list(segment.model.classes), 'font': args.font, 'scale': args.scale}
     with _stoppable() as (stop, caught), _Bar() as bar:
-        done = render(args.input, output, segment, every=args.every, batch=args.batch, options=options, look=look,
-                      track=not args.no_track, json=json, codec=args.codec, sound=not args.no_sound, fps=args.fps,
-                      progress=bar.show, stop=stop, max_frames=args.max_frames, max_seconds=args.max_seconds)
+        try:
+            done = render(args.input, output, segment, every=args.every, batch=args.batch, options=options, look=look,
+                          track=not args.no_track, json=json, codec=args.codec, sound=not args.no_sound, fps=args.fps,
+                          progress=bar.show, stop=stop, max_frames=args.max_frames, max_seconds=args.max_seconds)
+        except KeyboardInterrupt:
+            if len(caught) < 2:
+                raise
+            # Files are closed by now. A thread may be in the midst of the network, and Python's own way out, which
+            # does not wait for it, would end in an abort.
+            print('interrupted', file=sys.stderr, flush=True)
+            os._exit(128 + caught[-1])
     _report(args.input, done, [path for path in (output, json) if path is not None])
     return 128 + caught[0] if caught else 0
 
@@ -79,11 +88,11 @@ def _report(source: str, done: Any, files: list[Path]) -> None:
     if done.broken:
         first = ', '.join(str(item.index) for item in done.broken[:10])
         more = ', ...' if len(done.broken) > 10 else ''
-        print(f'warning: {len(done.broken)} frames of {source} were passed over because they cannot be read: '
-              f'{first}{more}', file=sys.stderr)
+        print(f'warning: frames of {source} that cannot be read and were passed over: {len(done.broken)} '
+              f'({first}{more})', file=sys.stderr)
     dropped = done.skipped - len(done.broken)
     if dropped > 0:
-        print(f'note: {dropped} frames came while the network was busy and were passed over', file=sys.stderr)
+        print(f'note: frames that came while the network was busy and were passed over: {dropped}', file=sys.stderr)
     if not done.frames:
         print(f'{source}: stopped before the first frame was done; nothing is written')
         return
@@ -105,12 +114,22 @@ class _Bar:
             return
         if self._bar is None:
             from tqdm import tqdm
-            self._bar = tqdm(total=progress.total, file=sys.stderr, unit=' frames', dynamic_ncols=True)
+            self._bar = tqdm(total=progress.total, file=sys.stderr, unit=' frames', **_width())
         self._bar.update(progress.done - self._bar.n)
 
     def __exit__(self, *_: Any) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def _width() -> dict[str, Any]:
+    """tqdm's options for a bar as wide as the terminal. That of a container may say that it has no columns, and tqdm
+    would then draw nothing."""
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:   # what only says that it is a terminal
+        columns = 0
+    return {'dynamic_ncols': True} if columns else {'ncols': 80}
 
 
 @contextmanager
@@ -122,9 +141,9 @@ def _stoppable() -> Iterator[tuple[threading.Event, list[int]]]:
         return
 
     def handle(number: int, _: Any) -> None:
-        if caught:
-            raise KeyboardInterrupt
         caught.append(number)
+        if len(caught) > 1:
+            raise KeyboardInterrupt
         stop.set()
         print('\nstopping; the video is finished at the last frame that is done', file=sys.stderr)
 

@@ -74,12 +74,14 @@ class Camera:
     def __init__(self, number: int | str) -> None:
         import cv2
         self.name = f'camera {number}'
-        previous = cv2.setLogLevel(0) if hasattr(cv2, 'setLogLevel') else None   # OpenCV would talk in between
+        # OpenCV would talk in between; OpenCV 5 has it here, some builds of 4 have it nowhere.
+        log = getattr(getattr(cv2, 'utils', None), 'logging', None)
+        previous = log.setLogLevel(0) if log is not None else None
         try:
             self._capture = cv2.VideoCapture(number)
         finally:
-            if previous is not None:
-                cv2.setLogLevel(previous)
+            if log is not None:
+                log.setLogLevel(previous)
         if not self._capture.isOpened():
             self._capture.release()
             raise VideoError(f'{self.name}: cannot be opened; is it there, and does no other program use it?')

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,33 @@ class RecordWriter:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
-            self._file = path.open('w', encoding='utf-8', newline='\n')
+            self._file = path.open('wb', buffering=0)
         except OSError as error:
-            raise VideoError(f'{path}: cannot be written ({error.strerror})') from error
+            raise self._failed(error) from error
 
     def write(self, frame: Frame) -> None:
-        """Adds a frame, if it was segmented itself."""
-        if frame.fresh and frame.result is not None:
-            # In one piece, so that a kill does not leave half a line but in the worst case.
-            self._file.write(json.dumps(as_record(frame), ensure_ascii=False) + '\n')
-            self._file.flush()
+        """Adds a frame, if it was segmented itself; raises VideoError where that fails, as on a full disk."""
+        if not frame.fresh or frame.result is None:
+            return
+        # In one piece, so that a kill does not leave half a line but in the worst case.
+        line = memoryview((json.dumps(as_record(frame), ensure_ascii=False) + '\n').encode())
+        begin = self._file.tell() if self._file.seekable() else None
+        try:
+            while line:   # a disk that is nearly full takes a part
+                line = line[self._file.write(line):]
+        except OSError as error:
+            if begin is not None:
+                with suppress(OSError):   # the error that is raised says more
+                    self._file.truncate(begin)
+            raise self._failed(error) from error
 
     def close(self) -> None:
         self._file.close()
+
+    def _failed(self, error: OSError) -> VideoError:
+        return VideoError(f'{self._path}: cannot be written ({error.strerror})')
 
 
 def as_record(frame: Frame) -> dict[str, Any]:

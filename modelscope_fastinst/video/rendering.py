@@ -68,7 +68,7 @@ def render(source: str | int | os.PathLike, output: str | os.PathLike | None, se
                            limits=Limits(max_frames, max_seconds))
         stack.callback(frames.close)
         meter = _Meter(expected_frames(facts, max_frames, max_seconds, every if output is None else 1), began)
-        work = _Work(output, json, recipe, drawer, source if audible else None)
+        work = _Work(output, json, recipe, drawer, source if audible else None, facts.seconds)
         # Last in, first out: the files are whole before the threads are waited for.
         stack.callback(work.close)
         for frame in frames:
@@ -142,8 +142,9 @@ class _Work:
     what fails before leaves what was there before."""
 
     def __init__(self, output: Path | None, json: Path | None, recipe: Recipe | None, drawer: Drawer,
-                 sound: str | os.PathLike | None) -> None:
+                 sound: str | os.PathLike | None, ends: float | None) -> None:
         self._output, self._json, self._recipe, self._drawer, self._sound = output, json, recipe, drawer, sound
+        self._ends = ends
         self._writer: VideoWriter | None = None
         self._records: RecordWriter | None = None
         self.frames = 0
@@ -174,7 +175,7 @@ class _Work:
         if self._json is not None:
             self._records = RecordWriter(self._json)
         if self._output is not None:
-            self._writer = VideoWriter(self._output, self._recipe, self._sound)
+            self._writer = VideoWriter(self._output, self._recipe, self._sound, self._ends)
 
     def close(self) -> None:
         try:

@@ -21,6 +21,7 @@ class VideoWriter:
         path: is overwritten.
         recipe: see `encoders.choose`.
         sound: a video file whose sound is copied, as it is compressed, up to the last frame.
+        ends: when the source ends, in seconds, where it says so: its last frame is shown for no longer.
 
     Attributes:
         frames: how many were written.
@@ -31,11 +32,13 @@ class VideoWriter:
         VideoError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, sound: str | os.PathLike | None = None) -> None:
+    def __init__(self, path: Path, recipe: Recipe, sound: str | os.PathLike | None = None,
+                 ends: float | None = None) -> None:
         self._av = need_av()
         self.path, self.frames, self.notes = path, 0, []
+        self._ends = None if ends is None else round(ends / recipe.time_base)
         self._recipe, self._last = recipe, -1
-        self._step = max(1, round(1 / (recipe.rate * recipe.time_base)))
+        self._usual = self._step = max(1, round(1 / (recipe.rate * recipe.time_base)))
         self._sound: _Sound | None = None
         try:
             self._container, self._stream = recipe.open(str(path.absolute()))
@@ -61,6 +64,9 @@ class VideoWriter:
         # FFmpeg's numbers: 1 is BT.709, and 16..235.
         frame = frame.reformat(format='yuv420p', dst_colorspace=1, dst_color_range=1)
         frame.pts, frame.time_base = stamp, self._recipe.time_base
+        if self._ends is not None and stamp < self._ends:
+            # Of a variable frame rate the mean says little: a pause would make the last frame as long as itself.
+            self._step = min(self._usual, self._ends - stamp)
         try:
             self._mux(self._stream.encode(frame))
             self._last = stamp

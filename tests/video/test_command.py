@@ -2,13 +2,16 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 
 import pytest
 
 from modelscope_fastinst.cli import main
 from modelscope_fastinst.cli.arguments.video import CODECS
+from modelscope_fastinst.cli.video import _Bar
 from modelscope_fastinst.data.microscope import draw_nuclei
-from modelscope_fastinst.video import encoders
+from modelscope_fastinst.video import Progress, encoders
 from tests.video.media import ball, images_of, length_of, stamps_of, with_damage, write_video
 
 
@@ -46,7 +49,7 @@ def test_broken_frames_are_listed_at_the_end_and_the_command_succeeds(here, caps
 
     assert main(['video', 'damaged-clip.mkv', '--output', 'o.mp4', '--device', 'cpu', '--min-size', '32']) == 0
 
-    assert '2 frames of damaged-clip.mkv were passed over because they cannot be read: 2, 3' in capsys.readouterr().err
+    assert 'damaged-clip.mkv that cannot be read and were passed over: 2 (2, 3)' in capsys.readouterr().err
     assert length_of(here / 'o.mp4') == pytest.approx(0.24, abs=1e-3) and len(images_of(here / 'o.mp4')) == 4
 
 
@@ -97,6 +100,23 @@ def test_records_alone(here):
     assert main(['video', 'clip.mp4', '--no-video', '--json', '--device', 'cpu', '--min-size', '32']) == 0
 
     assert [file.name for file in (here / 'fastinst_out').iterdir()] == ['clip.jsonl']
+
+
+@pytest.mark.parametrize('columns', [pytest.param(100, id='as wide as it is'),
+                                     pytest.param(0, id='of a container, which says that it has no columns')])
+def test_a_terminal_sees_frames_per_second_and_the_time_that_is_left(monkeypatch, columns):
+    pty, fcntl = pytest.importorskip('pty'), pytest.importorskip('fcntl')
+    import struct
+    import termios
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 24, columns, 0, 0))
+    with os.fdopen(slave, 'w') as terminal:
+        monkeypatch.setattr(sys, 'stderr', terminal)
+        with _Bar() as bar:
+            bar.show(Progress(3, 10, 1.0, 3.0, 2.3))
+        seen = os.read(master, 4096).decode()
+    os.close(master)
+    assert '3/10' in seen and 'frames/s' in seen and '<' in seen
 
 
 def test_the_codecs_of_the_command_line_are_those_that_can_be_written():

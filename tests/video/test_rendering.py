@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import threading
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +75,24 @@ def test_times_of_a_variable_frame_rate_are_kept(tmp_path, suffix):
     video.render(path, tmp_path / f'out{suffix}', find_bright, look=LOOK)
 
     assert stamps_of(tmp_path / f'out{suffix}') == pytest.approx([stamp / 1000 for stamp in stamps], abs=1e-6)
+
+
+def test_a_pause_does_not_make_the_last_frame_longer(tmp_path):
+    path = write_video(tmp_path / 'vfr.mp4', stamps=[0, 40, 80, 1000, 3000, 3500])
+    assert length_of(path) == pytest.approx(3.54, abs=1e-3)
+
+    done = video.render(path, tmp_path / 'out.mp4', find_bright, look=LOOK)
+
+    assert length_of(done.output) == pytest.approx(3.54, abs=1e-3) == pytest.approx(done.seconds, abs=1e-3)
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_records(clip, tmp_path):
+    if not Path('/dev/full').exists():
+        pytest.skip('this system has no device that is always full')
+    (tmp_path / 'out.jsonl').symlink_to('/dev/full')
+
+    with pytest.raises(video.VideoError, match=r'out\.jsonl: cannot be written \(No space left'):
+        video.render(clip, None, find_bright, json=tmp_path / 'out.jsonl')
 
 
 def test_uneven_frame_rates_of_television_are_kept_exactly(tmp_path):

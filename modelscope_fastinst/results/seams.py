@@ -119,6 +119,7 @@ class SeamJoiner:
 
     def __init__(self, grid: Grid) -> None:
         self._size = grid.size
+        self._rows, self._columns = grid.rows, grid.columns
         self._tiles = [(tile.left, tile.top, tile.right, tile.bottom) for tile in grid.tiles]
         self._margin = [max(1, round(MARGIN * side)) for side in
                         (grid.columns[0][1], grid.rows[0][1])]   # along x, along y
@@ -163,7 +164,12 @@ class SeamJoiner:
 
     def _seen_better(self, piece: _Piece) -> bool:
         """Whether another tile sees the place of a piece that was cut, with its surroundings."""
-        return any(piece.cut) and any(not any(self._cuts(piece.region.box, tile)) for tile in self._tiles)
+        if not any(piece.cut):
+            return False
+        # Tiles are rows times columns: one row and one column that do not cut it are enough, and far fewer to look at.
+        box, (height, width) = piece.region.box, self._size
+        return (any(not any(self._cuts(box, (0, top, width, bottom))) for top, bottom in self._rows)
+                and any(not any(self._cuts(box, (left, 0, right, height))) for left, right in self._columns))
 
     def _groups(self, pieces: Sequence[_Piece]) -> list[list[int]]:
         """Numbers of the pieces of each object, in the order of their first."""

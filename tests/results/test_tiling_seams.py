@@ -157,6 +157,36 @@ def test_of_two_tiles_that_see_an_object_whole_the_more_certain_one_is_believed(
     assert found.scores[0] == pytest.approx(0.95)
 
 
+def test_an_object_on_a_horizontal_seam_is_one_as_well():
+    mask = box(30, 150, 40, 60, size=(175, 100))
+    same(told([mask], [mask], grid=Grid.build((175, 100), (100, 100), 0.25)), [mask])
+
+
+@pytest.mark.parametrize('columns', [pytest.param((0, 20), id='left'), pytest.param((155, 175), id='right')])
+def test_at_the_sides_of_the_picture_an_object_is_whole_however_unsure(columns):
+    # Two tiles one above the other see it: one whole, with its side on the border of the picture, the other cut.
+    size, grid = (175, 175), Grid.build((175, 175), (100, 175), 0.25)
+    whole, part = box(60, 96, *columns, size=size), box(75, 97, *columns, size=size)
+    found = told([whole], [part], scores=([0.6], [0.95]), grid=grid)
+    same(found, [whole])
+    assert found.scores[0] == pytest.approx(0.6)
+
+
+def test_memory_follows_the_objects_and_not_their_number_times_the_picture():
+    import tracemalloc
+    grid, mask = Grid.build((3000, 4000), (500, 500), 0.25), np.zeros((1, 500, 500), np.uint8)
+    mask[0, 200:230, 200:230] = 1
+    joiner = SeamJoiner(grid)
+    tracemalloc.start()
+    for index in range(len(grid)):
+        joiner.add(index, instances(mask))
+    found = joiner.joined()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == len(grid) == 88
+    assert peak < 6e6   # one mask of the picture's size has 12 million bytes
+
+
 def test_a_cut_piece_is_not_believed_where_the_tile_with_the_surroundings_sees_nothing():
     assert len(told([], [box(40, 60, 75, 90)])) == 0
 

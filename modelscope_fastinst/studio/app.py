@@ -28,6 +28,7 @@ from modelscope_fastinst.studio.service import Service
 from modelscope_fastinst.studio.texts import refusal
 
 _CACHE_SECONDS = 3600   # how long Gradio keeps what was uploaded and shown
+_PAGES = 10   # for each result that is kept, so many open pages are remembered, 0.1 MB each
 
 
 def build_app(service: Service) -> gr.Blocks:
@@ -48,7 +49,8 @@ def build_app(service: Service) -> gr.Blocks:
                 image = image_tab(service, models)
             with gr.Tab(label('tab_video'), id='video'):
                 video = video_tab(service, models)
-        image.after(models.connect(service, pages, (image.controls, video), image.found))
+        image.after(*models.connect(service, pages, (image.controls, video), image.found,
+                                    image.facts))
     # The service says no sooner, in the visitor's language; this is what holds for everything together.
     pages.queue(max_size=4 * (service.limits.queue + service.limits.parallel), default_concurrency_limit=4,
                 api_open=False)
@@ -121,26 +123,31 @@ def launch(models: Sequence[str] = (), *, any_model: bool = False, host: str = '
         raise ValueError(f'{models[0] if models else "the embedded model"}: {reason}') from error
     service = Service(store, limits)
     try:
+        service.warm()
         pages = build_app(service)
         _, address, _ = pages.launch(
             server_name=host, server_port=free_port(host) if port == 0 else port, inbrowser=browser, share=False,
             prevent_thread_lock=True, quiet=True, show_error=False, footer_links=[], run_history=False,
             enable_monitoring=False, mcp_server=False, ssr_mode=False, pwa=False, strict_cors=True,
-            max_file_size=max(limits.upload_bytes, limits.video_bytes), state_session_capacity=limits.visits,
+            max_file_size=max(limits.upload_bytes, limits.video_bytes), state_session_capacity=_PAGES * limits.visits,
             max_threads=40 + limits.queue, i18n=i18n(), theme=theme(), css=CSS,
             app_kwargs={'docs_url': None, 'redoc_url': None, 'openapi_url': None,
-                        'middleware': [_guard(limits), Middleware(EarlyScript)]})
+                        'middleware': [_guard(limits, pages), Middleware(EarlyScript)]})
+    except Refused as error:
+        service.close()
+        raise ValueError(f'{store.default}: {refusal("en", error.code, error.values)}') from error
     except BaseException:
         service.close()
         raise
     return Server(pages, service, address)
 
 
-def _guard(limits: Limits) -> Any:
+def _guard(limits: Limits, pages: gr.Blocks) -> Any:
     """What stands before Gradio; see `studio.guard`."""
     from gradio.utils import get_upload_folder
     most = GuardLimits(upload_bytes=max(limits.upload_bytes, limits.video_bytes), folder_bytes=limits.visit_bytes)
-    return Middleware(Guard, folder=Path(get_upload_folder()), limits=most)
+    return Middleware(Guard, folder=Path(get_upload_folder()), limits=most,
+                      events=frozenset(pages.fns))
 
 
 def _keep_uploads_apart() -> None:

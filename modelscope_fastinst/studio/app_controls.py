@@ -54,24 +54,24 @@ class Drawing:
         return [self.color_by, self.opacity, self.parts]
 
 
-def choice(limits: Limits, classes: Sequence[str], score: float, name: str, at_once: bool = True) -> Choice:
+def choice(limits: Limits, classes: Sequence[str], score: float, name: str, task: str, at_once: bool = True) -> Choice:
     """Score, number and classes; ``name`` goes before their ids in the page. ``at_once``: a change shows at once."""
     return Choice(
-        gr.Slider(0.05, 0.99, value=score, step=0.01, label=label('score'),
+        gr.Slider(0.05, 0.99, value=score, step=0.01, label=label('score'), visible=has_use_for(task, 'score_thr'),
                   info=label('score_info') if at_once else None, elem_id=f'{name}_score'),
         gr.Slider(1, min(300, limits.instances), value=min(100, limits.instances), step=1, label=label('max_instances'),
-                  elem_id=f'{name}_most'),
+                  visible=has_use_for(task, 'max_instances'), elem_id=f'{name}_most'),
         gr.Dropdown(_plain(classes), value=[], multiselect=True, label=label('classes'), info=label('classes_info'),
                     visible=len(classes) > 1, elem_id=f'{name}_classes'))
 
 
-def inference(limits: Limits, min_size: int, tasks: tuple[str, ...], name: str, whole: bool = True) -> Inference:
+def inference(limits: Limits, min_size: int, largest: int, tasks: tuple[str, ...], name: str,
+              whole: bool = True) -> Inference:
     """Short side, task and tiles; a task is asked for only where there is more than one. Videos (``whole=False``) are
-    segmented into instances, without tiles."""
-    least, most = limits.short_side
+    segmented for the model's own task, without tiles."""
     return Inference(
-        gr.Slider(least, most, value=min_size, step=32, label=label('min_size'), info=label('min_size_info'),
-                  elem_id=f'{name}_min_size'),
+        gr.Slider(limits.short_side[0], largest, value=min_size, step=32, label=label('min_size'),
+                  info=label('min_size_info'), elem_id=f'{name}_min_size'),
         gr.Radio(task_choices(tasks), value=tasks[0], label=label('task'), visible=whole and len(tasks) > 1,
                  elem_id=f'{name}_task'),
         gr.Checkbox(False, label=label('tile'), info=label('tile_info'), visible=whole, elem_id=f'{name}_tile'),
@@ -91,6 +91,17 @@ def drawing(name: str, color_by: str = 'instance') -> Drawing:
 def task_choices(tasks: tuple[str, ...]) -> list[tuple[Any, str]]:
     """Names and values for a choice of tasks."""
     return [(label(f'task_{task}'), task) for task in tasks]
+
+
+def has_use_for(task: str, option: str) -> bool:
+    """Whether an option of the pipeline changes anything of a task's results."""
+    from modelscope_fastinst.plugin.postprocessor import TASK_OPTIONS
+    return option in TASK_OPTIONS[task]
+
+
+def useful(task: str) -> list[dict[str, Any]]:
+    """The sliders for score and number, where the task has a use for them."""
+    return [gr.update(visible=has_use_for(task, option)) for option in ('score_thr', 'max_instances')]
 
 
 def class_choices(classes: Sequence[str]) -> dict[str, Any]:

@@ -55,6 +55,11 @@ def facts(language: str, sentence: str, stages: Mapping[str, float] | None = Non
     return f'<div class="facts" role="status">{"<br>".join(lines)}</div>'
 
 
+def shows_result(html: str | None) -> bool:
+    """Whether the lines under a result, as a page has them, are of one."""
+    return 'class="stages"' in (html or '')
+
+
 def table(language: str, rows: Sequence[Sequence[Any]], chosen: int | None = None) -> dict[str, Any]:
     """What a Dataframe shows: headers in the language, and the chosen row marked.
 

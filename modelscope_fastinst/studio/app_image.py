@@ -31,17 +31,19 @@ class ImageTab:
     Attributes:
         controls: those that follow the model.
         found: what was found.
-        after: has the picture segmented anew after an event.
+        facts: what is said of it.
+        after: has the picture segmented anew after an event that says, in a state, whether the model is ready.
     """
     controls: tuple[Choice, Inference]
     found: gr.State
-    after: Callable[[Any], Any]
+    facts: gr.HTML
+    after: Callable[[Any, gr.State], None]
 
 
 def image_tab(service: Service, models: ModelRow) -> ImageTab:
     """Lays the tab out and connects it."""
     model = service.store.get()
-    score, min_size = defaults(service, model)
+    score, min_size, largest = defaults(service, model)
     with gr.Row(elem_classes='tab'):
         with gr.Column(scale=4, min_width=300):
             picture = picture_input()
@@ -50,11 +52,11 @@ def image_tab(service: Service, models: ModelRow) -> ImageTab:
                         examples_per_page=8, elem_id='examples', api_visibility='private')
             with gr.Column(elem_classes='settings'):
                 with gr.Group():
-                    choice = app_controls.choice(service.limits, model.classes, score, 'image')
+                    choice = app_controls.choice(service.limits, model.classes, score, 'image', model.tasks[0])
                 with gr.Accordion(label('look'), open=False):
                     drawing = app_controls.drawing('image')
                 with gr.Accordion(label('network'), open=False):
-                    inference = app_controls.inference(service.limits, min_size, model.tasks, 'image')
+                    inference = app_controls.inference(service.limits, min_size, largest, model.tasks, 'image')
         with gr.Column(scale=7, min_width=320):
             facts = gr.HTML('', elem_id='facts', padding=False)
             result = gr.Image(label=label('result'), show_label=False, interactive=False, format='png', height=480,
@@ -70,23 +72,29 @@ def image_tab(service: Service, models: ModelRow) -> ImageTab:
     events = ImageEvents(service)
     found = gr.State(None, time_to_live=service.limits.visit_seconds, delete_callback=events.forget)
     shown, chosen = gr.State(None, time_to_live=service.limits.visit_seconds), gr.State(None)
+    said = gr.State(None)   # by the controls, when the picture was segmented
     saved = gr.File(visible=False)
     wanted = [*choice.inputs, *drawing.inputs]
-    outputs = [found, shown, chosen, result, facts, table, again, *downloads.values()]
+    outputs = [found, shown, chosen, result, facts, table, again, *downloads.values(), said]
+    other = outputs[1:-1]
     network = {'concurrency_id': 'network', 'concurrency_limit': service.limits.queue + service.limits.parallel + 4,
                'api_visibility': 'private', 'show_progress_on': result}
     again_inputs = [found, picture, models.model, *inference.inputs, *wanted]
-    picture.change(events.segment, again_inputs, outputs, trigger_mode='always_last', **network)
-    run.click(events.segment, again_inputs, outputs, scroll_to_output=True, **network)
-    for control, event in ((inference.min_size, 'release'), (inference.task, 'input'), (inference.tile, 'input')):
-        getattr(control, event)(events.segment, again_inputs, outputs, trigger_mode='always_last', **network)
+    segmented = [
+        picture.change(events.segment, again_inputs, outputs, trigger_mode='always_last', **network),
+        run.click(events.segment, again_inputs, outputs, scroll_to_output=True, **network),
+        *(event(events.segment, again_inputs, outputs, trigger_mode='always_last', **network)
+          for event in (inference.min_size.release, inference.task.input, inference.tile.input))]
     quick = {'concurrency_id': 'drawing', 'concurrency_limit': service.limits.queue + 4, 'api_visibility': 'private',
              'show_progress': 'hidden'}
     for control in choice.inputs:
-        control.change(events.choose, [found, *wanted], outputs[1:], trigger_mode='always_last', **quick)
+        control.change(events.choose, [found, *wanted, facts], other, trigger_mode='always_last', **quick)
     for control in drawing.inputs:
-        control.change(events.draw, [shown, chosen, *drawing.inputs], [result, facts], trigger_mode='always_last',
-                       **quick)
+        control.change(events.draw, [shown, chosen, *drawing.inputs, facts], [result, facts],
+                       trigger_mode='always_last', **quick)
+    for event in segmented:
+        event.success(events.catch_up, [said, found, *wanted], other, **quick)
+    inference.task.input(app_controls.useful, inference.task, [choice.score, choice.most], **quick)
     picked = [chosen, result, facts, table, again]
     table.select(events.pick_row, [shown, *drawing.inputs], picked, **quick)
     result.select(events.pick_point, [shown, *drawing.inputs], picked, **quick)
@@ -95,8 +103,12 @@ def image_tab(service: Service, models: ModelRow) -> ImageTab:
         button.click(getattr(events, f'save_{name}'), [shown, *drawing.inputs], [saved, facts], concurrency_id='saving',
                      concurrency_limit=2, api_visibility='private', show_progress_on=button).success(
             None, saved, None, js=SAVE, api_visibility='private')
-    return ImageTab((choice, inference), found,
-                    lambda event: event.success(events.segment, again_inputs, outputs, **network))
+
+    def after(event: Any, ready: gr.State) -> None:
+        event.success(events.segment_anew, [ready, *again_inputs], outputs, **network).success(
+            events.catch_up, [said, found, *wanted], other, **quick)
+
+    return ImageTab((choice, inference), found, facts, after)
 
 
 def picture_input() -> gr.Image:

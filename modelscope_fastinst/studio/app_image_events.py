@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from modelscope_fastinst.studio.app_facts import facts, found, refused, table
+from modelscope_fastinst.studio.app_facts import facts, found, refused, shows_result, table
 from modelscope_fastinst.studio.app_language import language_of
 from modelscope_fastinst.studio.drawing import Look, scale_of
 from modelscope_fastinst.studio.messages import Refused
@@ -19,8 +19,9 @@ LONGEST_SHOWN = 1600   # pixels of the picture on the page; downloads have the p
 class ImageEvents:
     """The handlers of the tab.
 
-    A page's state is three values: what was found (at the service's lowest score), what of it is shown, and which of
-    that stands out. The first two are small: the service keeps pictures on the disk.
+    A page's state is four values: what was found, what of it is shown, which of that stands out, and what the controls
+    said when it was found. They are small: the service keeps pictures on the disk. A page that shows a result and has
+    no state was open for so long, or so many others were, that the server has forgotten it.
     """
 
     def __init__(self, service: Service) -> None:
@@ -30,24 +31,38 @@ class ImageEvents:
                 tile: bool, score: float, most: float, classes: list[str], color_by: str, opacity: float,
                 parts: list[str], request: gr.Request) -> list[Any]:
         """Everything from the beginning: a new picture, another model, another size."""
-        self.forget(before)
         if picture is None:
-            return self._nothing('')
+            self.forget(before)
+            return [*self._nothing(''), None]
         language = language_of(request)
+        wanted = [score, most, classes, color_by, opacity, parts]
         try:
             result = self.service.segment(picture, model, score_thr=score, min_size=int(min_size),
                                           max_instances=int(most), classes=classes or None, task=task,
                                           tile='auto' if tile else None)
-            return [result, *self._shown(language, result, look(color_by, opacity, parts))]
+            return [result, *self._shown(language, result, look(color_by, opacity, parts)), wanted]
         except Refused as error:
-            return self._nothing(refused(language, error))
+            return [*self._nothing(refused(language, error)), wanted]
+        finally:   # until then the page shows it, and asks for other thresholds of it
+            self.forget(before)
+
+    def segment_anew(self, ready: bool, request: gr.Request, *values: Any) -> list[Any]:
+        """``segment`` for another model, if it could be loaded; else what the former one found stays."""
+        return self.segment(*values, request) if ready else [gr.skip()] * 11
+
+    def catch_up(self, wanted: list[Any] | None, everything: Segmentation | None, score: float, most: float,
+                 classes: list[str], color_by: str, opacity: float, parts: list[str], request: gr.Request) -> list[Any]:
+        """What the controls say now, if they were moved while the picture was segmented."""
+        if wanted is None or wanted == [score, most, classes, color_by, opacity, parts]:
+            return [gr.skip()] * 9
+        return self.choose(everything, score, most, classes, color_by, opacity, parts, request)
 
     def choose(self, everything: Segmentation | None, score: float, most: float, classes: list[str], color_by: str,
-               opacity: float, parts: list[str], request: gr.Request) -> list[Any]:
+               opacity: float, parts: list[str], request: gr.Request, told: str | None = None) -> list[Any]:
         """Other thresholds for what was found; the network does not run."""
-        if everything is None:
-            return [gr.skip()] * 9
         language = language_of(request)
+        if everything is None:
+            return self._nothing(self._gone(language))[1:] if shows_result(told) else [gr.skip()] * 9
         try:
             some = self.service.filtered(everything, score_thr=score, max_instances=int(most), classes=classes or None)
             return self._shown(language, some, look(color_by, opacity, parts))
@@ -55,10 +70,10 @@ class ImageEvents:
             return self._nothing(refused(language, error))[1:]
 
     def draw(self, shown: Segmentation | None, chosen: int | None, color_by: str, opacity: float, parts: list[str],
-             request: gr.Request) -> list[Any]:
+             request: gr.Request, told: str | None = None) -> list[Any]:
         """The same instances in another look."""
         if shown is None:
-            return [gr.skip()] * 2
+            return [gr.skip(), self._gone(language_of(request)) if shows_result(told) else gr.skip()]
         try:
             return [self.service.draw(shown, look(color_by, opacity, parts), chosen, LONGEST_SHOWN), gr.skip()]
         except Refused as error:
@@ -67,7 +82,7 @@ class ImageEvents:
     def pick_row(self, shown: Segmentation | None, color_by: str, opacity: float, parts: list[str],
                  event: gr.SelectData, request: gr.Request) -> list[Any]:
         """The instance of a row stands out; its number tells which, for a visitor may have sorted the table."""
-        if shown is None or not event.row_value:
+        if not event.row_value:
             return [gr.skip()] * 5
         return self._picked(shown, int(event.row_value[0]) - 1, look(color_by, opacity, parts), request)
 
@@ -75,7 +90,7 @@ class ImageEvents:
                    event: gr.SelectData, request: gr.Request) -> list[Any]:
         """The instance at a point of the picture stands out; where there is none, all of them again."""
         if shown is None:
-            return [gr.skip()] * 5
+            return self._picked(None, None, Look(), request)
         scale = scale_of(shown, LONGEST_SHOWN)
         x, y = event.index
         return self._picked(shown, self.service.instance_at(shown, x / scale, y / scale),
@@ -84,8 +99,6 @@ class ImageEvents:
     def pick_none(self, shown: Segmentation | None, color_by: str, opacity: float, parts: list[str],
                   request: gr.Request) -> list[Any]:
         """All of them again."""
-        if shown is None:
-            return [gr.skip()] * 5
         return self._picked(shown, None, look(color_by, opacity, parts), request)
 
     def save_overlay(self, shown: Segmentation | None, color_by: str, opacity: float, parts: list[str],
@@ -110,14 +123,16 @@ class ImageEvents:
 
     def _saved(self, name: str, shown: Segmentation | None, look: Look, request: gr.Request) -> list[Any]:
         if shown is None:
-            return [None, gr.skip()]
+            return [None, self._gone(language_of(request))]
         try:
             return [str(getattr(self.service.downloads(shown, look), name)), gr.skip()]
         except Refused as error:
             return [None, refused(language_of(request), error)]
 
-    def _picked(self, shown: Segmentation, index: int | None, look: Look, request: gr.Request) -> list[Any]:
+    def _picked(self, shown: Segmentation | None, index: int | None, look: Look, request: gr.Request) -> list[Any]:
         language = language_of(request)
+        if shown is None:
+            return [gr.skip(), gr.skip(), self._gone(language), gr.skip(), gr.skip()]
         rows = self.service.rows(shown)
         if index is not None and not 0 <= index < len(rows):
             index = None
@@ -136,6 +151,9 @@ class ImageEvents:
         ready = gr.update(interactive=True)
         rows = gr.update(value=table(language, self.service.rows(some)), visible=len(some) > 0)
         return [some, None, picture, text, rows, gr.update(visible=False), ready, ready, ready]
+
+    def _gone(self, language: str) -> str:
+        return refused(language, Refused('expired'))
 
     def _nothing(self, text: str) -> list[Any]:
         off = gr.update(interactive=False)

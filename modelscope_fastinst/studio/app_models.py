@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from modelscope_fastinst.studio.app_controls import Choice, Inference, class_choices, task_choices
+from modelscope_fastinst.studio.app_controls import Choice, Inference, class_choices, has_use_for, task_choices
 from modelscope_fastinst.studio.app_facts import model_line, refused
 from modelscope_fastinst.studio.app_language import label, language_of
 from modelscope_fastinst.studio.messages import Refused
@@ -30,17 +30,19 @@ class ModelRow:
     facts: gr.HTML
 
     def connect(self, service: Service, pages: gr.Blocks, tabs: Sequence[tuple[Choice, Inference]],
-                found: gr.State) -> Any:
+                found: gr.State, told: gr.HTML) -> tuple[Any, gr.State]:
         """Makes the controls of the tabs follow the model: classes, tasks, and what holds by default.
 
         Args:
             found: what the former model found; forgotten, so that no control asks for other thresholds of it.
+            told: what is said of that.
 
         Returns:
-            The event of a change, to go on from.
+            The event of a change, to go on from, and whether the model is ready then.
         """
+        ready = gr.State(False)
         controls = [control for choice, inference in tabs
-                    for control in (choice.score, choice.classes, inference.min_size, inference.task)]
+                    for control in (choice.score, choice.most, choice.classes, inference.min_size, inference.task)]
 
         def changed(name: str, before: Segmentation | None, request: gr.Request) -> list[Any]:
             """Loads the model and says what it finds; one that will not do leaves the controls as they are."""
@@ -48,15 +50,18 @@ class ModelRow:
             try:
                 model = service.store.get(name)
             except Refused as error:
-                return [refused(language, error), gr.skip(), *[gr.skip()] * len(controls)]
+                return [refused(language, error), gr.skip(), gr.skip(), False, *[gr.skip()] * len(controls)]
             if before is not None:
                 service.forget(before)
-            score, min_size = defaults(service, model)
+            score, min_size, largest = defaults(service, model)
+            task = model.tasks[0]
             line = model_line(language, shown_name(language, model.name), model.classes)
-            return [line, None, *(update for _, inference in tabs for update in (
-                gr.update(value=score), class_choices(model.classes), gr.update(value=min_size),
-                gr.update(choices=task_choices(model.tasks), value=model.tasks[0],
-                         visible=inference.whole and len(model.tasks) > 1)))]
+            return [line, None, '', True, *(update for _, inference in tabs for update in (
+                gr.update(value=score, visible=has_use_for(task, 'score_thr')),
+                gr.update(visible=has_use_for(task, 'max_instances')), class_choices(model.classes),
+                gr.update(value=min_size, maximum=largest),
+                gr.update(choices=task_choices(model.tasks), value=task,
+                          visible=inference.whole and len(model.tasks) > 1)))]
 
         def loaded(name: str, request: gr.Request) -> str:
             """The line about the model when the page opens."""
@@ -68,9 +73,9 @@ class ModelRow:
             return model_line(language, shown_name(language, model.name), model.classes)
 
         pages.load(loaded, self.model, self.facts, api_visibility='private', show_progress='hidden')
-        return self.model.change(changed, [self.model, found], [self.facts, found, *controls], concurrency_id='model',
-                                 concurrency_limit=service.limits.queue + 1, api_visibility='private',
-                                 show_progress_on=self.facts)
+        return self.model.change(changed, [self.model, found], [self.facts, found, told, ready, *controls],
+                                 concurrency_id='model', concurrency_limit=service.limits.queue + 1,
+                                 api_visibility='private', show_progress_on=self.facts), ready
 
 
 def model_row(service: Service) -> ModelRow:
@@ -93,8 +98,10 @@ def shown_name(language: str, name: str) -> str:
     return answer(language, 'embedded') if name == EMBEDDED else name
 
 
-def defaults(service: Service, model: LoadedModel) -> tuple[float, int]:
-    """The score and the short side that the controls begin with for a model."""
+def defaults(service: Service, model: LoadedModel) -> tuple[float, int, int]:
+    """The score and the short side that the controls begin with for a model, and the largest short side that makes a
+    difference: a side is never longer than the model's longest."""
     least, most = service.limits.short_side
     score, min_size = model.defaults.get('score_thr', 0.5), model.defaults.get('min_size', 640)
-    return round(float(score), 2), int(min(max(min_size, least), most))
+    min_size = int(min(max(min_size, least), most))
+    return round(float(score), 2), min_size, max(min_size, int(min(model.defaults.get('max_size', most), most)))

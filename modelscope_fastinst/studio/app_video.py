@@ -17,7 +17,7 @@ MOST_EVERY = 30
 def video_tab(service: Service, models: ModelRow) -> tuple[Choice, Inference]:
     """Lays the tab out and connects it; returns the controls that follow the model."""
     model = service.store.get()
-    score, min_size = defaults(service, model)
+    score, min_size, largest = defaults(service, model)
     limits = service.limits
     with gr.Row(elem_classes='tab'):
         with gr.Column(scale=4, min_width=300):
@@ -32,11 +32,11 @@ def video_tab(service: Service, models: ModelRow) -> tuple[Choice, Inference]:
                 stop = gr.Button(label('video_stop'), variant='stop', elem_id='video_stop', scale=1, min_width=90)
             with gr.Column(elem_classes='settings'):
                 with gr.Group():
-                    choice = app_controls.choice(limits, model.classes, score, 'video', at_once=False)
+                    choice = app_controls.choice(limits, model.classes, score, 'video', model.tasks[0], at_once=False)
                 with gr.Accordion(label('look'), open=False):
                     drawing = app_controls.drawing('video')
                 with gr.Accordion(label('network'), open=False):
-                    inference = app_controls.inference(limits, min_size, model.tasks, 'video', whole=False)
+                    inference = app_controls.inference(limits, min_size, largest, model.tasks, 'video', whole=False)
         with gr.Column(scale=7, min_width=320):
             facts = gr.HTML('', elem_id='video_facts', padding=False)
             result = gr.Video(label=label('video_result'), show_label=False, interactive=False, height=480,

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,10 +72,12 @@ class Guard:
     Attributes:
         app: what answers requests that pass.
         folder: where uploads lie.
+        events: numbers of the events of the pages; None for any.
     """
     app: Callable[..., Awaitable[None]]
     folder: Path
     limits: GuardLimits = field(default_factory=GuardLimits)
+    events: Container[int] | None = None
     _connections: int = 0
     _uploads: int = 0
     _next_look: float = 0
@@ -148,7 +150,10 @@ class Guard:
             body += message.get('body', b'')
             more = message.get('more_body', False)
         if path.startswith(API):
-            _check_files(bytes(body))
+            content = _content(bytes(body))
+            _check_files(content)
+            if self.events is not None and path[len(API):].rstrip('/') in ('queue/join', 'run/predict'):
+                _check_event(content, self.events)
         return _Replayed(bytes(body), receive)
 
 
@@ -221,12 +226,22 @@ def _is_open(method: str, path: str) -> bool:
     return method in ('GET', 'HEAD')
 
 
-def _check_files(body: bytes) -> None:
-    """A file that a request names must be one that is here: Gradio would fetch an address."""
+def _content(body: bytes) -> Any:
     try:
-        content = json.loads(body) if body.strip() else None
+        return json.loads(body) if body.strip() else None
     except (ValueError, RecursionError):
         raise Rejected(400, 'The request is no JSON.') from None
+
+
+def _check_event(content: Any, events: Container[int]) -> None:
+    """An event that a request names must be one of the pages': for another, Gradio's answer is a trace in the log."""
+    number = content.get('fn_index') if isinstance(content, dict) else None
+    if not isinstance(number, int) or isinstance(number, bool) or number not in events:
+        raise Rejected(400, 'There is no such event.')
+
+
+def _check_files(content: Any) -> None:
+    """A file that a request names must be one that is here: Gradio would fetch an address."""
     waiting = [content]
     while waiting:
         value = waiting.pop()

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import os
+import textwrap
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from modelscope_fastinst.studio.turns import Told, Turns
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_REASON = 600   # characters; what to do about it stands at the end
 _LONGEST_NAME = 1000   # of a folder or an id that a visitor types
 
 
@@ -167,8 +169,7 @@ class ModelStore:
         """What went wrong, in a line; nothing where visitors are strangers, for it names the server's folders."""
         if not self.any_model:
             return ''
-        from modelscope_fastinst.plugin.hub import first_line
-        return first_line(error)
+        return textwrap.shorten(str(error), _LONGEST_REASON, placeholder=' …') or type(error).__name__
 
 
 def _free_name(source: str, taken: Mapping[str, str]) -> str:

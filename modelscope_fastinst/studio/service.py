@@ -115,6 +115,16 @@ class Service:
         return done
 
     @guarded
+    def warm(self) -> None:
+        """Goes once all the way that a visitor's picture goes, so that the first one finds everything loaded."""
+        found = self.segment(os.fspath(self.examples()[0]))
+        try:
+            self.draw(found)
+            self.rows(found)
+        finally:
+            self.forget(found)
+
+    @guarded
     def filtered(self, segmentation: Segmentation, *, score_thr: float | None = None, max_instances: int | None = None,
                  classes: Sequence[str] | None = None, task: str | None = None,
                  waiting: Told | None = None) -> Segmentation:

@@ -131,7 +131,7 @@ REFUSALS = {
                           '本演示不提供模型 {name}，请从列表中选择。'),
     'model_unknown': ('{name} is neither a model folder nor the id of a model. An id looks like owner/name.',
                       '{name} 既不是模型文件夹，也不是模型 ID。模型 ID 的形式为 owner/name。'),
-    'model_failed': ('The model {name} could not be loaded: {reason}', '模型 {name} 加载失败：{reason}'),
+    'model_failed': ('The model {name} could not be loaded{reason}.', '模型 {name} 加载失败{reason}。'),
     'option_invalid': ('{option} is {value}; it must be between {least} and {most}.',
                        '{option} 的值为 {value}，应在 {least} 到 {most} 之间。'),
     'class_unknown': ('This model has no class {name}. Choose from the list of classes.',
@@ -147,8 +147,8 @@ REFUSALS = {
              '当前访问人数较多，已有 {waiting} 人在排队，请稍后再试。'),
     'timeout': ('No turn came within {seconds} s. Try again in a little while.',
                 '等待超过 {seconds} 秒，请稍后再试。'),
-    'expired': ('This result was removed in the meantime. Upload the picture again.',
-                '该结果已过期清除，请重新上传图片。'),
+    'expired': ('This result was removed in the meantime. Start again, or upload the file anew.',
+                '该结果已过期清除，请重新开始，或重新上传文件。'),
     'stopped': ('Stopped.', '已停止。'),
     'out_of_memory': ('There is not enough memory for this. Try a smaller picture or a smaller short side.',
                       '内存不足。请换较小的图片，或减小短边像素数。'),
@@ -197,6 +197,9 @@ def refusal(language: str, code: str, values: dict[str, object]) -> str:
     shown = dict(values)
     if code == 'file_too_large':
         shown = {name: _megabytes(value) for name, value in values.items()}
+    if code == 'model_failed':   # strangers are told no reason: it names the server's folders
+        reason = str(values['reason']).rstrip('.')
+        shown['reason'] = reason and (': ' if language == 'en' else '：') + reason
     if 'option' in shown:
         key = _OPTIONS.get(str(shown['option']))
         shown['option'] = answer(language, key) if key else shown['option']

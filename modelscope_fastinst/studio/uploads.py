@@ -59,7 +59,7 @@ def read_picture(source: Any, limits: Limits) -> np.ndarray:
 
     Raises:
         Refused: 'nothing_uploaded', 'file_too_large', 'file_empty', 'not_a_picture', 'picture_damaged',
-            'too_many_pixels', 'side_too_long'.
+            'too_many_pixels', 'side_too_long', 'expired' where the file is gone.
     """
     if source is None:
         raise Refused('nothing_uploaded')
@@ -160,7 +160,9 @@ def _opened(path: str | os.PathLike, limit: int, otherwise: str) -> BinaryIO:
             raise Refused(otherwise)
         _check_bytes(facts.st_size, limit)
         return open(path, 'rb')   # closed by who asked
-    except (OSError, ValueError):   # a zero byte in a name, one that is too long, a file that is gone
+    except FileNotFoundError:   # a page that was open longer than uploads are kept
+        raise Refused('expired') from None
+    except (OSError, ValueError):   # a zero byte in a name, one that is too long
         raise Refused(otherwise) from None
 
 

@@ -33,7 +33,8 @@ def browser() -> Iterator[object]:
         pytest.fail(f'no browser on the PATH ({", ".join(BROWSERS)}): install Chromium, as in apt-get install chromium')
     with sync_playwright() as playwright:
         # Without a sandbox, which wants rights that a container's root does not have; it sees our own pages only.
-        chromium = playwright.chromium.launch(executable_path=found, args=['--no-sandbox'])
+        chromium = playwright.chromium.launch(executable_path=found, args=[
+            '--no-sandbox', '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream'])
         yield chromium
         chromium.close()
 
@@ -45,9 +46,9 @@ def visit(browser, studio) -> Iterator[Callable]:
     contexts, asked, failed = [], [], []
 
     def opened(language: str = 'en', size: tuple[int, int] = (1280, 900), locale: str | None = None,
-               address: str = ''):
+               address: str = '', permissions: tuple[str, ...] = ()):
         context = browser.new_context(locale=locale or LANGUAGES[language], accept_downloads=True,
-                                      viewport={'width': size[0], 'height': size[1]})
+                                      permissions=permissions, viewport={'width': size[0], 'height': size[1]})
         contexts.append(context)
         page = context.new_page()
         page.on('request', lambda request: asked.append(request.url))

@@ -17,6 +17,7 @@ from tests.browser.conftest import HOSTILE, MARK
 
 pytestmark = pytest.mark.slow
 SECONDS = 60_000   # milliseconds; a busy machine takes its time
+BOLD = 'cell => getComputedStyle(document.querySelector(cell)).fontWeight >= 600'
 
 
 def upload(page, path: Path) -> None:
@@ -121,6 +122,7 @@ def test_a_picture_from_upload_to_download(visit, saved, cells, expected, langua
     wait_for_facts(page, words['chosen'].format(number))
     highlighted = picture_shown(page)
     assert (highlighted != before).any()
+    page.wait_for_function(BOLD, arg=f'[data-testid=cell-{number - 1}-1]', timeout=SECONDS)   # and so does its row
     page.locator('#show_all').click()
     page.locator('#facts .chosen').wait_for(state='detached')
     np.testing.assert_array_equal(picture_shown(page), before)
@@ -218,6 +220,38 @@ def test_labels_and_answers_are_in_the_language_of_the_browser(visit, locale, ad
     page.locator('#run').filter(has_text=word).wait_for(timeout=SECONDS)
     page.locator('#model_facts').filter(has_text='细胞核' if word == '开始分割' else 'nuclei').wait_for(timeout=SECONDS)
     assert page.locator('html').get_attribute('lang') == ('zh-CN' if word == '开始分割' else 'en')
+
+
+def test_a_slider_that_is_moved_while_the_network_works_is_obeyed(visit, cells, expected):
+    page = visit()
+    upload(page, cells)
+    set_score(page, '0.96')
+    wait_for_facts(page, f'\\b{len(expected(0.96)["scores"])} found')
+
+
+def test_pictures_come_from_the_clipboard_and_the_camera(visit):
+    page = visit(permissions=('camera', 'clipboard-read', 'clipboard-write'))
+    page.evaluate('''async () => {
+        const canvas = document.createElement('canvas');
+        [canvas.width, canvas.height] = [320, 240];
+        const brush = canvas.getContext('2d');
+        brush.fillRect(0, 0, 320, 240);
+        brush.fillStyle = '#999';
+        brush.arc(100, 100, 15, 0, 7);
+        brush.fill();
+        const content = await new Promise(done => canvas.toBlob(done, 'image/png'));
+        await navigator.clipboard.write([new ClipboardItem({'image/png': content})]);
+    }''')
+    page.locator('#picture button[aria-label="Paste from clipboard"]').click()
+    wait_for_facts(page, 'found in 320 × 240|Nothing found')
+    page.locator('#picture button[aria-label="Remove Image"]').click()
+    page.locator('#facts .facts').wait_for(state='detached')
+    page.locator('#picture button[aria-label="Capture from camera"]').click()
+    page.locator('#picture [title="grant webcam access"], #picture button:has(.icon-wrap)').first.click()
+    # Before its first frame there is nothing to capture.
+    page.wait_for_function('document.querySelector("#picture video")?.currentTime > 0.5', timeout=SECONDS)
+    page.locator('#picture button[aria-label="capture photo"]').click()
+    wait_for_facts(page, 'found|Nothing found')
 
 
 def test_an_example_is_one_click(visit):

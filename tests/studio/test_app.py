@@ -78,6 +78,20 @@ def test_results_lie_where_the_server_serves_no_folder(server):
     assert get(server, f'gradio_api/file={folder / "left.txt"}')[0] in (403, 404)
 
 
+def test_the_short_side_goes_no_further_than_it_makes_a_difference(server):
+    config = json.loads(get(server, 'config')[1])
+    largest = server.service.store.get().defaults['max_size']
+    sliders = {part['props'].get('elem_id'): part['props'] for part in config['components']}
+    assert [sliders[name]['maximum'] for name in ('image_min_size', 'video_min_size')] == [largest] * 2
+
+
+def test_after_each_way_to_segment_a_picture_the_page_catches_up_with_its_sliders(server):
+    events = json.loads(get(server, 'config')[1])['dependencies']
+    caught = {event['trigger_after'] for event in events if event['api_name'].startswith('catch_up')}
+    ways = {event['id'] for event in events if event['api_name'].startswith('segment')}
+    assert len(ways) == 6 and ways == caught   # picture, button, short side, task, tiles, model
+
+
 def test_no_function_of_the_pages_is_offered_to_programs(server):
     _, content = get(server, 'gradio_api/info')
     assert json.loads(content) == {'named_endpoints': {}, 'unnamed_endpoints': {}}

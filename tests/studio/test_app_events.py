@@ -17,7 +17,7 @@ from modelscope_fastinst.studio.limits import Limits
 from modelscope_fastinst.studio.service import Service
 
 LOOK = ('instance', 0.45, ['outline', 'tags'])
-EVERYTHING, SHOWN, CHOSEN, PICTURE, FACTS, TABLE, AGAIN = range(7)   # of what segment() returns
+EVERYTHING, SHOWN, CHOSEN, PICTURE, FACTS, TABLE, AGAIN = range(7)   # the first of what segment() returns
 
 
 def visitor(language: str = 'en', page: str = 'a page') -> gr.Request:
@@ -159,6 +159,55 @@ def test_a_result_that_has_expired_gets_a_sentence(events, picture, service):
     assert '已过期' in events.choose(shown[EVERYTHING], 0.9, 100, [], *LOOK, visitor('zh'))[3]
 
 
+@pytest.mark.parametrize(('language', 'word'), [('en', 'removed'), ('zh', '已过期')])
+def test_a_page_that_the_server_has_forgotten_is_told_so_whatever_it_asks(events, picture, language, word):
+    facts = segment(events, picture)[FACTS]
+    anyone = visitor(language)
+    point = gr.SelectData(None, {'index': [1, 1], 'value': None, 'row_value': [1]})
+    told = [events.choose(None, 0.9, 100, [], *LOOK, anyone, facts)[3],
+            events.draw(None, None, *LOOK, anyone, facts)[1],
+            events.pick_row(None, *LOOK, point, anyone)[2], events.pick_point(None, *LOOK, point, anyone)[2],
+            events.pick_none(None, *LOOK, anyone)[2],
+            *(save(None, *LOOK, anyone)[1] for save in (events.save_json, events.save_masks, events.save_overlay))]
+    assert [word in text for text in told] == [True] * 8
+
+
+def test_a_slider_before_there_is_a_result_changes_nothing(events):
+    skipped = [*events.choose(None, 0.9, 100, [], *LOOK, visitor(), ''), *events.draw(None, None, *LOOK, visitor())]
+    assert all(set(update) == {'__type__'} for update in skipped)
+
+
+def test_sliders_that_were_moved_while_the_picture_was_segmented_are_obeyed_then(events, picture):
+    first = segment(events, picture, score=0.7)
+    found, wanted = first[EVERYTHING], first[-1]
+    caught = events.catch_up(wanted, found, 0.97, 100, [], *LOOK, visitor())
+    assert 0 < len(rows(caught[4])) < len(rows(first[TABLE]))
+    same = events.catch_up(wanted, found, 0.7, 100, [], *LOOK, visitor())
+    assert all(set(update) == {'__type__'} for update in same)
+
+
+def test_while_a_picture_is_segmented_anew_the_former_result_still_answers(events, picture, monkeypatch):
+    first = segment(events, picture)[EVERYTHING]
+    segmented, answers = events.service.segment, []
+
+    def meanwhile(*values, **options):
+        answers.append(events.choose(first, 0.97, 100, [], *LOOK, visitor()))
+        return segmented(*values, **options)
+
+    monkeypatch.setattr(events.service, 'segment', meanwhile)
+    segment(events, picture, before=first)
+    assert len(rows(answers[0][4])) > 0
+    assert not first.folder.exists()
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_former_one_s_result(events, picture):
+    first = segment(events, picture)[EVERYTHING]
+    values = (first, picture, 'embedded', 288, 'instance', False, 0.7, 100, [], *LOOK)
+    assert all(set(update) == {'__type__'} for update in events.segment_anew(False, visitor(), *values))
+    assert first.folder.is_dir()
+    assert len(events.segment_anew(True, visitor(), *values)[SHOWN]) == len(first)
+
+
 def test_a_new_picture_removes_the_files_of_the_former_one(events, picture):
     first = segment(events, picture)
     second = segment(events, picture, before=first[EVERYTHING])
@@ -175,13 +224,14 @@ def test_another_model_brings_its_classes_tasks_and_defaults(many_store, tmp_pat
     with Service(many_store, folder=tmp_path) as service:
         pages = build_app(service)
         changed = next(one.fn for one in pages.fns.values() if getattr(one.fn, '__name__', '') == 'changed')
-        line, found, *controls = changed('panoptic', None, visitor('zh'))
-        refused, *others = changed('/somewhere/else', None, visitor('zh'))
-    assert 'panoptic' in line and '10 个类别' in line and found is None
-    _, classes, _, task = controls[:4]
+        line, found, told, ready, *controls = changed('panoptic', None, visitor('zh'))
+        refused, _, _, unready, *others = changed('/somewhere/else', None, visitor('zh'))
+    assert 'panoptic' in line and '10 个类别' in line and (found, told, ready, unready) == (None, '', True, False)
+    score, most, classes, _, task = controls[:5]
+    assert (score['visible'], most['visible']) == (True, False)   # what a panoptic map has a use for
     assert len(classes['choices']) == 10 and classes['value'] == []
     assert [value for _, value in task['choices']] == ['panoptic', 'instance', 'semantic'] and task['visible'] is True
-    assert controls[7]['visible'] is False   # a video is not asked for its task
+    assert controls[9]['visible'] is False   # a video is not asked for its task
     assert '不提供模型 /somewhere/else' in refused
     assert all(set(update) == {'__type__'} for update in others)   # left as they are
 

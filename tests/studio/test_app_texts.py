@@ -51,6 +51,12 @@ def test_bytes_and_options_are_said_as_people_say_them():
     assert said.startswith('短边像素数') and '1,600' in said
 
 
+def test_a_model_that_failed_has_a_reason_or_none():
+    values = {'name': 'a/b', 'reason': 'no weights'}
+    assert texts.refusal('en', 'model_failed', values) == 'The model a/b could not be loaded: no weights.'
+    assert texts.refusal('zh', 'model_failed', {**values, 'reason': ''}) == '模型 a/b 加载失败。'
+
+
 def test_braces_of_a_class_name_stay_as_they_are():
     assert '{x} {0}' in texts.answer('en', 'selected', number=1, label='{x} {0}', score=0.5, area=3)
 

@@ -103,6 +103,15 @@ def test_a_file_that_is_named_by_an_address_is_refused(name, guard):
     assert asked(guard, 'POST', '/gradio_api/queue/join', b'{"data": [{"path": "C:/a.png"}]}')[0] == 200
 
 
+@pytest.mark.parametrize('path', ['queue/join', 'run/predict', 'queue/join/'])
+@pytest.mark.parametrize('body', [b'{"fn_index": 3}', b'{"fn_index": -1}', b'{"fn_index": "1"}', b'{"fn_index": true}',
+                                  b'{"fn_index": [1]}', b'{}', b'[]', b''])
+def test_an_event_that_no_page_has_is_refused(path, body, tmp_path):
+    guard = Guard(_echo, tmp_path, events={0, 1, 2})
+    assert asked(guard, 'POST', f'/gradio_api/{path}', body)[0] == 400
+    assert asked(guard, 'POST', f'/gradio_api/{path}', b'{"fn_index": 2}')[0] == 200
+
+
 @pytest.mark.parametrize('pause', [pytest.param(0.4, id='nothing comes'), pytest.param(0.12, id='it never ends')])
 def test_a_slow_upload_is_ended_and_a_quick_one_is_not(pause, guard):
     assert asked(guard, 'POST', '/gradio_api/upload', *[b'x'] * 8, pause=pause)[0] == 408

@@ -126,6 +126,14 @@ def test_where_any_model_may_be_named_a_failure_says_why(broken):
     assert error.code == 'model_failed' and error.values['reason'] and '\n' not in error.values['reason']
 
 
+def test_a_reason_is_one_line_and_its_advice_is_not_cut_off(broken, monkeypatch):
+    from modelscope_fastinst.plugin import build
+    told = f'the model cannot be had:\n{"because " * 40}; run this'
+    monkeypatch.setattr(build, 'build_segmenter', lambda *_: (_ for _ in ()).throw(ValueError(told)))
+    reason = refusal(ModelStore(device='cpu', any_model=True).get, str(broken)).values['reason']
+    assert reason == ' '.join(told.split())
+
+
 def test_names_tell_nothing_of_the_servers_folders(tmp_path):
     store = ModelStore('owner/model', 'cpu', [str(tmp_path / 'a' / 'nuclei'), str(tmp_path / 'b' / 'nuclei')])
     assert store.choices == ('owner/model', 'nuclei', 'nuclei (2)')

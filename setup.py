@@ -8,6 +8,11 @@ HERE = Path(__file__).parent
 VERSION_FILE = (HERE / 'modelscope_fastinst' / 'version.py').read_text('utf-8')
 VERSION = re.search(r"__version__ = '([^']+)'", VERSION_FILE).group(1)
 
+# The README, as an index of packages can show it: without pictures and links that lead into the repository.
+DESCRIPTION = (HERE / 'README.md').read_text('utf-8')
+DESCRIPTION = re.sub(r'^!\[[^\]]*\]\((?!https?:)[^)]*\)\n+', '', DESCRIPTION, flags=re.MULTILINE)
+DESCRIPTION = re.sub(r'\[([^\]]*)\]\((?!https?:)[^)]*\)', r'\1', DESCRIPTION)
+
 CORE = [
     # the networks, their training and their export. No build is chosen here: CPU, CUDA and ROCm ones all serve
     'torch>=2.6',
@@ -87,7 +92,7 @@ setup(
     name='modelscope-fastinst',
     version=VERSION,
     description='FastInst instance segmentation for ModelScope: inference, training and evaluation',
-    long_description=(HERE / 'README.md').read_text('utf-8'),
+    long_description=DESCRIPTION,
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     license_files=['LICENSE'],

@@ -17,17 +17,11 @@ from PIL import Image
 import modelscope_fastinst
 from modelscope_fastinst.data.slide import draw_slide
 from modelscope_fastinst.video import read, render
-from modelscope_fastinst.visualize import draw_instances
+from modelscope_fastinst.visualize import draw_instances, side_by_side
 
-GAP = 12           # white pixels between pictures that stand side by side
+GAP = 12           # white pixels between pictures that stand one above the other
 BRIGHTER = 0.6     # the power of grey values that makes such pictures easy to see
 LARGEST = 300_000  # bytes of a file
-
-
-def side_by_side(pictures: list[np.ndarray]) -> np.ndarray:
-    """Pictures of one height in a row, uint8 RGB."""
-    gap = np.full((pictures[0].shape[0], GAP, 3), 255, np.uint8)
-    return np.concatenate([part for picture in pictures for part in (gap, picture)][1:], axis=1)
 
 
 def outlined(image: np.ndarray, found: dict, **look) -> np.ndarray:
@@ -64,8 +58,8 @@ def video(segment: Callable) -> np.ndarray:
         for number in range(28):
             Image.fromarray(image[:, 8 * number:8 * number + 384]).save(Path(folder) / f'{number:04d}.png')
         drawn = Path(folder) / 'drawn.mkv'
-        render(folder, drawn, segment, codec='ffv1', look={'tags': False})
-        return side_by_side([frame.image for frame in read(drawn, every=9)])
+        render(folder, drawn, segment, codec='ffv1', look={'tags': False, 'scale': 2})
+        return smaller(side_by_side([frame.image for frame in read(drawn, every=9)]), 1600)
 
 
 def slide(height: int, width: int) -> np.ndarray:
@@ -91,7 +85,8 @@ def smaller(image: np.ndarray, width: int) -> np.ndarray:
 def write(file: Path, picture: np.ndarray) -> None:
     """Writes a JPEG at the best quality that keeps it below ``LARGEST``."""
     for quality in (92, 85, 78, 70, 60):
-        Image.fromarray(picture).save(file, quality=quality, optimize=True)
+        # Colours at full resolution, or thin lines lose theirs.
+        Image.fromarray(picture).save(file, quality=quality, subsampling=0, optimize=True)
         if file.stat().st_size < LARGEST:
             return
     raise SystemExit(f'{file}: {file.stat().st_size} bytes at the lowest quality; draw it smaller')

@@ -140,7 +140,7 @@ def test_pictures_are_small_and_all_of_them_are_shown():
     assert {file.relative_to(ROOT).as_posix() for file in files} == shown
     limits = {'studio_en.png': 400_000, 'studio_zh.png': 400_000}
     for file in files:
-        assert file.stat().st_size < limits.get(file.name, 300_000), file.name
+        assert 10_000 < file.stat().st_size < limits.get(file.name, 300_000), file.name   # less is a blank one
     assert sum(file.stat().st_size for file in files) < 1_500_000
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 import shutil
 import subprocess
 import sys
@@ -55,3 +56,12 @@ def test_a_wheel_brings_the_commands_and_the_extras(wheel):
     assert extras['video'] == {'av'} and extras['demo'] == {'av', 'gradio'} and extras['supervision'] == {'supervision'}
     assert extras['demo'] | extras['supervision'] <= extras['test'] & extras['dev']
     assert not extras[''] & {'av', 'gradio', 'supervision', 'pytest'}
+
+
+def test_the_description_leads_nowhere_that_an_index_of_packages_does_not_have(wheel):
+    metadata = wheel.read(next(file for file in wheel.namelist() if file.endswith('.dist-info/METADATA'))).decode()
+    description = Parser().parsestr(metadata).get_payload()
+    targets = re.findall(r'\]\(([^)\s]+)\)', description)
+    assert targets and all(target.startswith('https://') for target in targets)
+    readme = (ROOT / 'README.md').read_text('utf-8')
+    assert re.findall('^#.*|```.*', description, re.MULTILINE) == re.findall('^#.*|```.*', readme, re.MULTILINE)

@@ -162,12 +162,11 @@ def test_without_samples_nothing_is_written(data, check, tmp_path):
     pytest.param(['-c', 'import sys; from modelscope_hub.cli.main import run_cmd; sys.exit(run_cmd(sys.argv[1:]))',
                   'fastinst'], id='modelscope fastinst'),
 ])
-def test_other_ways_to_start_it(start, data, tmp_path):
-    planted.leaked(data)
-    words = ['data', 'check', str(data.save()), *SIZES, '--samples', '0']
-    done = subprocess.run([sys.executable, *start, *words], capture_output=True, text=True, cwd=tmp_path)
+def test_other_ways_to_start_it(start, tmp_path):
+    done = subprocess.run([sys.executable, *start, 'data', 'check', 'missing'], capture_output=True, text=True,
+                          cwd=tmp_path)
     assert done.returncode == 1, done.stderr
-    assert done.stdout.endswith('1 error\n') and 'Traceback' not in done.stderr
+    assert 'missing' in done.stderr and 'Traceback' not in done.stderr
 
 
 @pytest.mark.parametrize('words', [['data'], ['data', 'check'], ['data', 'convert']], ids=' '.join)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -41,9 +42,14 @@ def room_of(file: Path) -> str:
     return file.relative_to(PACKAGE).parts[0].removesuffix('.py')
 
 
+@functools.cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text('utf-8'))
+
+
 def imports(file: Path, top_level: bool = False) -> set[str]:
     """Absolute names of the modules a file imports; with ``top_level`` only when it is itself imported."""
-    tree = ast.parse(file.read_text('utf-8'))
+    tree = parsed(file)
     nodes = _run_at_import(tree.body) if top_level else ast.walk(tree)
     package = ('modelscope_fastinst', *file.relative_to(PACKAGE).parts[:-1])
     found: set[str] = set()

@@ -56,6 +56,7 @@ def reference(tmp_path_factory):
     return folder / 'work' / 'output'
 
 
+@pytest.mark.slow
 def test_two_processes_with_half_the_batch_train_the_same_model(reference, tmp_path):
     """Also: each image is evaluated once, all have the same values, and only the first process writes."""
     runs = []

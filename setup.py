@@ -61,7 +61,9 @@ TEST = [
 ]
 
 VIDEO = [
-    'av>=14.0',            # reads and writes video files, frame by frame with their time stamps
+    # reads and writes video files, frame by frame with their time stamps. BSD; the FFmpeg in its wheels has GPL parts,
+    # none of which is required: encoders are taken as they are found
+    'av>=14.0',
 ]
 
 DEMO = [

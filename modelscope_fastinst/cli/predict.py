@@ -78,14 +78,8 @@ def predict(args: argparse.Namespace) -> int:
 
 def draw(image: Any, found: dict[str, Any], classes: list[str], args: argparse.Namespace) -> Any:
     """The picture of a result of any task: uint8 ``[H, W, 3]`` RGB."""
-    from modelscope_fastinst.visualize import draw_instances, draw_panoptic, draw_semantic
-    look = {'scale': args.scale, 'font': args.font}
-    if 'id_map' in found:
-        return draw_panoptic(image, found['id_map'], found['segments'], classes=classes, **look)
-    if 'label_map' in found:
-        return draw_semantic(image, found['label_map'], classes, **look)
-    return draw_instances(image, found['scores'], found['labels'], found['masks'], found['boxes'],
-                          color_by=args.color_by, classes=classes, **look)
+    from modelscope_fastinst.visualize import draw_result
+    return draw_result(image, found, classes, color_by=args.color_by, scale=args.scale, font=args.font)
 
 
 def check_font(file: str | None) -> None:

@@ -21,14 +21,8 @@ def result_picture(image: np.ndarray, found: Mapping[str, Any], classes: Sequenc
     """
     from PIL import Image
 
-    from modelscope_fastinst.visualize import draw_instances, draw_panoptic, draw_semantic
-    if 'id_map' in found:
-        drawn = draw_panoptic(image, found['id_map'], found['segments'], classes=classes)
-    elif 'label_map' in found:
-        drawn = draw_semantic(image, found['label_map'], classes)
-    else:
-        drawn = draw_instances(image, found['scores'], found['labels'], found['masks'], found['boxes'],
-                               classes=classes)
+    from modelscope_fastinst.visualize import draw_result
+    drawn = draw_result(image, found, classes)
     content = io.BytesIO()
     Image.fromarray(drawn).save(content, format='JPEG', quality=QUALITY, subsampling=0)   # coloured lines stay sharp
     return content.getvalue()

@@ -5,5 +5,5 @@ from modelscope_fastinst.visualize.maps import draw_panoptic, draw_semantic
 from modelscope_fastinst.visualize.result import draw_result
 from modelscope_fastinst.visualize.sheet import side_by_side
 
-__all__ = ['COLOR_BY', 'class_colors', 'draw_instances', 'draw_panoptic', 'draw_result', 'draw_semantic', 'instance_colors',
-           'palette', 'side_by_side']
+__all__ = ['COLOR_BY', 'class_colors', 'draw_instances', 'draw_panoptic', 'draw_result', 'draw_semantic',
+           'instance_colors', 'palette', 'side_by_side']
